@@ -11,6 +11,7 @@ use std::sync::Arc;
 mod preference;
 
 use preference::Preference;
+pub(crate) use preference::preferred;
 
 /// The maximum number of leases that a member takes at once without knowing who else takes some.
 const FEW: usize = 4;

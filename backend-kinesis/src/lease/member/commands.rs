@@ -44,8 +44,6 @@ pub(super) struct Leaving {
     reply: Reply,
     /// The withdrawals and nudges in flight.
     pub(super) open: usize,
-    /// Whether leases were released that other members do not know to be free.
-    pub(super) freed: bool,
     /// Whether a lease expired before its release was stored.
     pub(super) expired: bool,
 }
@@ -113,7 +111,6 @@ impl Member {
         self.leaving = Some(Leaving {
             reply,
             open: 0,
-            freed: false,
             expired: false,
         });
         self.withdraw_asks();
@@ -132,8 +129,8 @@ impl Member {
             return;
         }
         // Not before all are free: as long as this member has a lease, the balance counts it.
-        if let Some(leaving) = self.leaving.as_mut().filter(|leaving| leaving.freed) {
-            (leaving.freed, leaving.open) = (false, 1);
+        if let Some(leaving) = self.leaving.as_mut().filter(|_| !self.news.is_empty()) {
+            leaving.open = 1;
             let nudges = self.nudges();
             return self.fly(async move {
                 nudges.await;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use millstream_core::telemetry::event;
 use millstream_core::{Epoch, Error, ErrorKind, Result};
-use tokio::time::Instant;
 
 use super::Member;
 use super::attempt::Table;
@@ -101,7 +100,7 @@ impl Member {
             let mine = |key: &Arc<str>| self.held.contains_key(key) || self.taking.contains(key);
             if !children.iter().all(mine) {
                 // The children may begin, and their owners do not know it yet.
-                self.schedule.nudge_soon(Instant::now());
+                self.nudge_about(children);
             }
         }
         self.look_at_parents();

@@ -71,6 +71,8 @@ pub(super) struct Member {
     unordered: BTreeSet<Arc<str>>,
     /// Whether the next scan is for an audit, too.
     auditing: bool,
+    /// The leases of which other members must learn.
+    news: BTreeSet<Arc<str>>,
     schedule: Schedule,
     pace: Pace,
     flights: FuturesUnordered<BoxFuture<'static, Landing>>,
@@ -110,6 +112,7 @@ impl Member {
             audit: Audit::default(),
             unordered: distribution::unordered(&options.streams),
             auditing: false,
+            news: BTreeSet::new(),
             schedule: Schedule::new(&options, now),
             pace,
             flights: FuturesUnordered::new(),

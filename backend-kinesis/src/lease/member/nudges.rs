@@ -1,7 +1,10 @@
 //! Nudges other members to scan the table. They then see changes at once that they would otherwise see at their
 //! next scan, and so need not scan often.
+//!
+//! Only members that may have something to do are nudged: the owner of a lease that others have unblocked, and those
+//! that are preferred for a free lease. If all were, a reshard of a large group would write more nudges than renewals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +15,27 @@ use super::Member;
 use super::attempt::Table;
 use crate::lease::change;
 use crate::lease::row::Row;
+use crate::lease::taker::preferred;
 
 /// The number of a member's leases that are marked. The member notices the mark when it renews the first of them.
 const LEASES: usize = 4;
+
+/// The maximum number of leases that are marked at once. If many members are nudged, fewer leases of each are marked.
+const MARKS: usize = 64;
+
+/// The number of members that are nudged for a free lease: one of them may be unable to take it.
+const TAKERS: usize = 2;
 
 /// The maximum duration of a nudge. After it, the others must find out by their own scans.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Member {
+    /// Nudges the other members whom these leases concern, at once or together with the next allowed nudge.
+    pub(super) fn nudge_about(&mut self, leases: impl IntoIterator<Item = Arc<str>>) {
+        self.news.extend(leases);
+        self.schedule.nudge_soon(Instant::now());
+    }
+
     /// Nudges the other members, if it is due.
     pub(super) fn nudge_if_due(&mut self, now: Instant) {
         if self.schedule.nudge.is_some_and(|time| time <= now) {
@@ -32,30 +48,54 @@ impl Member {
         }
     }
 
-    /// Nudges all other known members that support it.
+    /// Nudges the members whom the news concern.
     pub(super) fn nudges(&mut self) -> impl Future<Output = ()> + Send + 'static {
         let mark = self.random.u64(..);
-        let mut owned: BTreeMap<&Arc<str>, Vec<&Row>> = BTreeMap::new();
-        for (_, seen) in self.view.iter() {
-            if let Some(owner) = &seen.row.owner
-                && owner != self.me()
-                && seen.row.can_be_asked()
-            {
-                owned.entry(owner).or_default().push(&seen.row);
-            }
-        }
-        let mut rows = Vec::new();
-        for of_one in owned.into_values() {
-            // They are renewed in this order, so these renewals are far apart in time.
-            let apart = of_one.len().div_ceil(LEASES);
-            rows.extend(of_one.into_iter().step_by(apart).cloned());
-        }
+        let news = std::mem::take(&mut self.news);
+        let rows = self.rows_to_mark(&news);
         let (table, me) = (self.table.clone(), self.me().clone());
         async move {
             let nudges = rows.iter().map(|row| nudge(&table, row, &me, mark));
             // A member without a nudge finds out by its own scan.
             let _ = timeout(PATIENCE, join_all(nudges)).await;
         }
+    }
+
+    /// Returns the leases that are marked: some of each member whom the news concern.
+    fn rows_to_mark(&self, news: &BTreeSet<Arc<str>>) -> Vec<Row> {
+        let mut workers = BTreeSet::new();
+        let mut members: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+        for (_, seen) in self.view.iter() {
+            let Some(owner) = &seen.row.owner else {
+                continue;
+            };
+            workers.insert(owner);
+            if owner != self.me() && seen.row.can_be_asked() {
+                members.entry(owner).or_default().push(&seen.row);
+            }
+        }
+        let target = self.view.len().div_ceil(workers.len().max(1));
+        let lacking = members.iter().filter(|(_, rows)| rows.len() < target);
+        let lacking: Vec<&str> = lacking.map(|(id, _)| *id).collect();
+        let mut concerned = BTreeSet::new();
+        for key in news {
+            let owner = self
+                .view
+                .get(key)
+                .and_then(|seen| seen.row.owner.as_deref());
+            match owner {
+                Some(owner) => concerned.extend([owner]),
+                None => concerned.extend(preferred(&lacking, key, TAKERS)),
+            }
+        }
+        members.retain(|id, _| concerned.contains(id));
+        let of_each = (MARKS / members.len().max(1)).clamp(1, LEASES);
+        let rows = members.into_values().take(MARKS).flat_map(|rows| {
+            // They are renewed in this order, so these renewals are far apart in time.
+            let apart = rows.len().div_ceil(of_each);
+            rows.into_iter().step_by(apart)
+        });
+        rows.cloned().collect()
     }
 
     /// Handles a nudge: scans at once, and again soon, because the sender may do more, and other members

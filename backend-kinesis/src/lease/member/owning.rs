@@ -207,8 +207,8 @@ impl Member {
             return;
         };
         held.refuse_all(&Self::fenced("lease", &held.lease));
-        if let (Some(leaving), None) = (&mut self.leaving, held.row.heir()) {
-            leaving.freed = true;
+        if self.leaving.is_some() && held.row.heir().is_none() {
+            self.news.insert(key.into());
         }
         self.schedule.decide_at(Instant::now());
         event!(

@@ -79,7 +79,7 @@ impl Member {
             Ok(created) => {
                 self.shards.insert(stream.name, created.shards);
                 if !created.rows.is_empty() {
-                    self.schedule.nudge_soon(Instant::now());
+                    self.nudge_about(created.rows.iter().map(|row| row.key.clone()));
                 }
                 for row in created.rows {
                     self.saw(row);

@@ -28,6 +28,14 @@ impl Preference {
     }
 }
 
+/// Returns the first members in the order of their preferences for a lease, at most `count`.
+pub(crate) fn preferred<'a>(members: &[&'a str], lease: &str, count: usize) -> Vec<&'a str> {
+    let mut members = members.to_vec();
+    members.sort_unstable_by_key(|id| score(id, lease));
+    members.truncate(count);
+    members
+}
+
 fn score(member: &str, lease: &str) -> u64 {
     FixedState::default().hash_one((member, lease))
 }

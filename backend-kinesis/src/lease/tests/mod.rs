@@ -7,6 +7,7 @@ mod handover;
 mod joining;
 mod mixed;
 mod moving;
+mod nudging;
 mod owning;
 mod quiet;
 mod resetting;
