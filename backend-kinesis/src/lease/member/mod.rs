@@ -47,6 +47,15 @@ use held::Held;
 use pace::Pace;
 use schedule::Schedule;
 
+/// The time between two walks over the held leases, for each of them. A walk takes a tenth of it or so.
+const WALK: Duration = Duration::from_micros(2);
+
+/// A shorter time is not worth a timer.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
+/// What a pause may add to a checkpoint.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
 /// The continuation of completed work.
 type Landing = Box<dyn FnOnce(&mut Member) + Send>;
 
@@ -131,24 +140,40 @@ impl Member {
     /// Runs until the member has left, has failed, or its handle is dropped. In the last case it just
     /// stops, as after a crash.
     pub(super) async fn run(mut self) {
+        let mut due = Instant::now();
+        let mut next_walk = due;
         loop {
-            self.tend(Instant::now());
+            let now = Instant::now();
+            if due <= now {
+                self.tend(now);
+                next_walk = now + self.pause();
+                due = self.due().max(next_walk);
+            }
             if self.done {
                 return;
             }
-            let due = self.due();
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
-                    Some(command) => {
-                        self.expire(Instant::now());
-                        self.on_command(command);
-                    }
+                    Some(command) => self.on_command(command),
                     None => return,
                 },
                 Some(landing) = self.flights.next() => landing(&mut self),
                 () = sleep_until(due) => {}
             }
+            // It may have made something else due.
+            due = due.min(next_walk);
+        }
+    }
+
+    /// Returns how long commands and results are only collected, so that not each of them leads to a walk over all
+    /// leases. A member with few leases does not wait.
+    fn pause(&self) -> Duration {
+        let leases = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        let pause = WALK.saturating_mul(leases).min(LONGEST_PAUSE);
+        match pause < SHORTEST_PAUSE {
+            true => Duration::ZERO,
+            false => pause,
         }
     }
 
@@ -259,10 +284,11 @@ impl Member {
         error.with_partition(&Self::partition(lease))
     }
 
-    /// Returns the caller's lease, if it is this member's in that epoch and in use.
-    fn in_use(&mut self, lease: &LeaseKey, epoch: Epoch) -> Option<Arc<str>> {
+    /// Returns the caller's lease, if it is this member's in that epoch, in use and not expired.
+    fn in_use(&self, lease: &LeaseKey, epoch: Epoch) -> Option<Arc<str>> {
         let key = self.streams.key(lease)?;
         let held = self.held.get(&key)?;
-        (held.epoch == epoch && held.is_in_use()).then_some(key)
+        let is_expired = held.renewed + self.options.failover <= Instant::now();
+        (held.epoch == epoch && held.is_in_use() && !is_expired).then_some(key)
     }
 }
