@@ -63,6 +63,17 @@ impl Claims {
 }
 
 impl Member {
+    /// Continues without a scan that has failed: leases must not stay unread because the table cannot be scanned.
+    pub(super) fn could_not_look(&mut self, now: Instant) {
+        if let Claims::Looking {
+            landed: Some(_), ..
+        } = self.claims
+        {
+            self.claims = Claims::Looked(Claim::Few);
+            self.schedule.decide_at(now);
+        }
+    }
+
     /// Continues after a decision about free leases.
     pub(super) fn claimed(&mut self, decision: &Decision, now: Instant) {
         if matches!(self.claims, Claims::Looking { .. }) {

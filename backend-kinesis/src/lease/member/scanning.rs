@@ -51,6 +51,7 @@ impl Member {
                     error = %Causes(&error), "the leases could not be read"
                 );
                 self.schedule.scan_later(now);
+                self.could_not_look(now);
                 return self.on_table_error(&error);
             }
         };

@@ -102,3 +102,19 @@ async fn who_is_preferred_and_takes_nothing_keeps_no_lease_free() {
     let took = until(F, || app.count() == 14).await;
     assert!(took <= SECOND, "leases were free for {took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_cannot_be_scanned_keeps_no_lease_free() {
+    let rig = free_leases(20).await;
+    let mut scans = 0;
+    rig.store.script(move |call| {
+        scans += usize::from(matches!(call, Call::Scan));
+        match call {
+            // The first scan is the join's.
+            Call::Scan if scans > 1 => Some(Fault::Fail(ErrorKind::Throttled)),
+            _ => None,
+        }
+    });
+    let app = rig.app("a").await;
+    until(F, || app.count() == 20).await;
+}
