@@ -26,7 +26,7 @@ pub(crate) async fn of_java_is_refused(fixture: Fixture) {
         .await
         .expect("it opens");
     for index in 0..RECORDS {
-        let record = Record::new("x").key(&format!("key-{index}"));
+        let record = Record::new("x").key(format!("key-{index}"));
         let receipt = producer.send(record).await.expect("it is sent");
         receipt.await.expect("it is stored");
     }
