@@ -12,6 +12,8 @@ pub(super) struct Lane {
     pub(super) pace: Pace,
     pub(super) queue: VecDeque<Ticket>,
     pub(super) bytes: usize,
+    /// The number of waiting records with an explicit hash key.
+    pub(super) explicit: usize,
     /// The end of the linger time of the oldest record.
     pub(super) due: Instant,
     /// The number of carriers in flight whose records could have keys of this lane.
@@ -51,6 +53,7 @@ impl Lane {
             pace,
             queue: VecDeque::new(),
             bytes: 0,
+            explicit: 0,
             due: now,
             busy: 0,
             waits_until: now,
@@ -59,13 +62,22 @@ impl Lane {
     }
 
     /// Accounts for a record that is about to be added.
-    pub(super) fn expect(&mut self, bytes: usize, due: Instant) {
+    pub(super) fn expect(&mut self, ticket: &Ticket, due: Instant) {
         self.due = if self.queue.is_empty() {
             due
         } else {
             self.due.min(due)
         };
-        self.bytes += bytes;
+        self.bytes += ticket.bytes;
+        self.explicit += usize::from(ticket.is_explicit);
+    }
+
+    /// Removes the first record.
+    pub(super) fn pop(&mut self) {
+        if let Some(ticket) = self.queue.pop_front() {
+            self.bytes -= ticket.bytes;
+            self.explicit -= usize::from(ticket.is_explicit);
+        }
     }
 
     pub(super) fn is_free(&self) -> bool {

@@ -82,26 +82,34 @@ impl ByShard {
         if !lane.is_due(self.most_bytes, now) || wants > room {
             return;
         }
-        let largest = self.most_bytes.min(room);
+        let mut largest = self.most_bytes.min(room);
+        // Some readers (Python, Node) give the first explicit hash key of a carrier to its records without one. So
+        // either all records of a carrier have one, or none.
+        let are_explicit = lane.explicit > 0;
         let mut carrier = Carrier::new();
         let mut tickets = Vec::new();
         while let Some(&ticket) = lane.queue.front() {
             if let Some(record) = calls.wanted(&ticket) {
                 let keyless = || self.map.keyless(index);
-                let address = Address {
+                let mut address = Address {
                     partition_key: record.key.as_ref().unwrap_or_else(keyless),
-                    explicit_hash_key: ticket.explicit_hash_key(),
+                    explicit_hash_key: are_explicit.then_some(ticket.hash),
                 };
-                // The first record is accepted unconditionally: it was checked against the limit of the stream.
-                let most = if carrier.is_empty() { room } else { largest };
-                if carrier.size_with(address, record) > most || tickets.len() >= lane.most {
+                let mut size = carrier.size_with(address, record);
+                let mut most = largest;
+                if carrier.is_empty() && size > largest {
+                    // It is sent alone, by its own address: so it was checked against the limit of the stream.
+                    address.explicit_hash_key = ticket.explicit_hash_key();
+                    size = carrier.size_with(address, record);
+                    (most, largest) = (room, 0);
+                }
+                if size > most || tickets.len() >= lane.most {
                     break;
                 }
                 carrier.push(address, record);
                 tickets.push(ticket);
             }
-            lane.queue.pop_front();
-            lane.bytes -= ticket.bytes;
+            lane.pop();
         }
         let Some(entry) = carrier.finish() else {
             return;
@@ -148,7 +156,7 @@ impl ByShard {
                     ticket.hash = self.map.spread();
                 }
                 let lane = &mut self.lanes[self.map.find(ticket.hash)];
-                lane.expect(ticket.bytes, now);
+                lane.expect(&ticket, now);
                 lane.queue.push_front(ticket);
             }
         }
@@ -206,7 +214,7 @@ impl Lanes for ByShard {
         }
         let sent = calls.sent(&ticket).unwrap_or(now);
         let lane = &mut self.lanes[self.map.find(ticket.hash)];
-        lane.expect(ticket.bytes, sent + self.settings.config.linger);
+        lane.expect(&ticket, sent + self.settings.config.linger);
         lane.queue.push_back(ticket);
     }
 
@@ -300,7 +308,7 @@ impl ByShard {
                     ticket.hash = map.spread();
                 }
                 let new = &mut lanes[map.find(ticket.hash)];
-                new.expect(ticket.bytes, lane.due);
+                new.expect(&ticket, lane.due);
                 new.queue.push_back(ticket);
             }
         }

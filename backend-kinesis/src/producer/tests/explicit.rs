@@ -1,11 +1,12 @@
 //! Records that decide their own shard.
 
-use millstream_core::ErrorKind;
 use millstream_core::driver::Producer as _;
+use millstream_core::{ErrorKind, Record};
 
 use super::fake::Fake;
 use super::reader::{Reader, assert_placed, read};
 use super::{BOTH, HASH_KEY, config, kinds, record, start};
+use crate::aggregate::Entry;
 use crate::config::{Aggregation, HeaderPolicy};
 use crate::stream::HashRange;
 
@@ -47,6 +48,47 @@ async fn keys_of_one_hash_share_requests() {
     assert_eq!(fake.world().requests, [20]);
 }
 
+/// The message of a carrier, as far as it concerns hash keys.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Message {
+    #[prost(message, repeated, tag = "3")]
+    records: Vec<UserRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct UserRecord {
+    #[prost(uint64, optional, tag = "2")]
+    hash_key: Option<u64>,
+}
+
+/// Returns whether each record of a carrier has an explicit hash key.
+fn hash_keys(entry: &Entry) -> Vec<bool> {
+    let message = &entry.data[4..entry.data.len() - 16];
+    let message = <Message as prost::Message>::decode(message).unwrap();
+    let records = message.records.iter();
+    records.map(|record| record.hash_key.is_some()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_records_of_a_carrier_have_one_or_none_has() {
+    let fake = Fake::new(1, 1);
+    let producer = start(&fake, config(Aggregation::Kpl));
+    let plain = |n| record(&format!("k{n}"), n);
+    let mixed = |n: u64| match n % 3 {
+        1 => plain(n).header(HASH_KEY, n.to_string()),
+        _ => plain(n),
+    };
+    for records in [(0..30).map(mixed).collect(), (30..60).map(plain).collect()] {
+        let answers = producer.send(records).await;
+        assert_eq!(kinds(&answers), [None; 30]);
+    }
+    let world = fake.world();
+    let stored = world.stored[0].iter().map(|(_, entry)| hash_keys(entry));
+    assert_eq!(stored.collect::<Vec<_>>(), [[true; 30], [false; 30]]);
+    let seen = read(&world, Reader::Kcl);
+    assert_eq!(seen.len(), 60, "all are where their hashes lead");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_record_without_a_key_goes_where_no_key_leads() {
     for aggregation in BOTH {
@@ -58,7 +100,7 @@ async fn a_record_without_a_key_goes_where_no_key_leads() {
             shards[1].range.first = 1;
         }
         let producer = start(&fake, config(aggregation));
-        let to = |hash| millstream_core::Record::new("1").header(HASH_KEY, hash);
+        let to = |hash| Record::new("1").header(HASH_KEY, hash);
         let answers = producer.send(vec![to("0"), to("1"), to("0")]).await;
         let shards = answers.iter().map(|answer| {
             let placed = answer.as_ref().unwrap();
