@@ -160,8 +160,9 @@ pub enum Retrieval {
 pub struct Producer {
     /// Whether several records share one Kinesis record. Default `off`.
     pub aggregation: Aggregation,
-    /// Aggregation: the target size of a Kinesis record. 1 KiB to the stream's maximum record size,
-    /// default 51,200 bytes, as in the KPL.
+    /// Aggregation: the size from which a Kinesis record does not wait for more records. 1 KiB to the stream's
+    /// maximum record size, default 51,200 bytes, as in the KPL. If more records are waiting, a Kinesis record
+    /// may be as large as what its shard accepts in the latency of a request, up to 1 MiB.
     pub aggregate_bytes: usize,
     /// How headers, timestamps and missing keys are sent without aggregation. Default `envelope`.
     pub headers: HeaderPolicy,

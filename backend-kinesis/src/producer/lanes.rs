@@ -37,8 +37,8 @@ pub(super) trait Lanes: Send + 'static {
     /// Adds a new record. A ticket without a key gets its hash here.
     fn push(&mut self, ticket: Ticket, calls: &Calls, now: Instant);
 
-    /// Fills a request of this size with records that may be sent now, if any has lingered long enough.
-    fn take(&mut self, calls: &mut Calls, most_bytes: usize, now: Instant) -> Batch<Self::Load>;
+    /// Fills a request with records that may be sent now, if any has lingered long enough.
+    fn take(&mut self, calls: &mut Calls, allowed: Allowed, now: Instant) -> Batch<Self::Load>;
 
     /// Returns when to call [`take`](Self::take) again, if nothing happens before.
     fn wakes(&self) -> Option<Instant>;
@@ -57,6 +57,15 @@ pub(super) trait Lanes: Send + 'static {
     fn remap(&mut self, map: Map, calls: &mut Calls, now: Instant);
 
     fn map(&self) -> &Map;
+}
+
+/// The requests that may be sent now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowed {
+    /// The maximum size of a request.
+    pub(super) bytes: usize,
+    /// The number of requests, at least 1.
+    pub(super) requests: usize,
 }
 
 /// The settings of a producer's requests.

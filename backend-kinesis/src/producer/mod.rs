@@ -50,6 +50,7 @@ mod by_shard;
 mod calls;
 mod explicit;
 mod lanes;
+mod latency;
 mod map;
 mod open;
 mod owner;

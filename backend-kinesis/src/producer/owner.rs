@@ -12,7 +12,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::calls::{Calls, Submission};
-use super::lanes::{Batch, Lanes};
+use super::lanes::{Allowed, Batch, Lanes};
 use super::map::Map;
 use super::refresh::Refresh;
 use super::request_size::RequestSize;
@@ -110,8 +110,11 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
             let batch = match self.halves.pop() {
                 Some(half) => half,
                 None => {
-                    let most_bytes = self.size.get();
-                    self.lanes.take(&mut self.calls, most_bytes, now)
+                    let allowed = Allowed {
+                        bytes: self.size.get(),
+                        requests: self.most - self.requests.len(),
+                    };
+                    self.lanes.take(&mut self.calls, allowed, now)
                 }
             };
             if batch.loads.is_empty() {

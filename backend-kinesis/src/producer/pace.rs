@@ -80,6 +80,11 @@ impl Pace {
         self.rests_until
     }
 
+    /// Returns the bytes that the shard accepts in a second, as far as is known.
+    pub(super) fn bytes_per_second(&self, now: Instant) -> f64 {
+        BYTES * self.share * self.level(now)
+    }
+
     /// Counts an entry that is sent now. `bytes` are its data and its key, which both count.
     pub(super) fn spend(&mut self, bytes: usize, now: Instant) {
         let (bytes, record) = self.costs(bytes, now);

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use self::lane::Lane;
 use super::calls::{Calls, Ticket};
-use super::lanes::{Batch, Filling, Lanes, MOST_ENTRIES, Settings, delay};
+use super::lanes::{Allowed, Batch, Filling, Lanes, MOST_ENTRIES, Settings, delay};
 use super::map::Map;
 use super::transport::Landed;
 use crate::aggregate::{Address, Entry};
@@ -145,10 +145,10 @@ impl Lanes for ByKey {
         lane.fresh.push_back(ticket);
     }
 
-    fn take(&mut self, calls: &mut Calls, most_bytes: usize, now: Instant) -> Batch<Ticket> {
+    fn take(&mut self, calls: &mut Calls, allowed: Allowed, now: Instant) -> Batch<Ticket> {
         self.release_due(now);
-        let mut filling = Filling::new(most_bytes);
-        if self.is_due(most_bytes, now) {
+        let mut filling = Filling::new(allowed.bytes);
+        if self.is_due(allowed.bytes, now) {
             let lanes = self.lanes.len();
             self.turn = (self.turn + 1) % lanes;
             for index in 0..lanes {

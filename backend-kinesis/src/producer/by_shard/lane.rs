@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
+use super::aggregate_size::AggregateSize;
 use crate::producer::calls::{Calls, Ticket};
 use crate::producer::pace::Pace;
 use crate::stream::HashRange;
 
 pub(super) struct Lane {
     pub(super) pace: Pace,
+    pub(super) size: AggregateSize,
     pub(super) queue: VecDeque<Ticket>,
     pub(super) bytes: usize,
     /// The number of waiting records with an explicit hash key.
@@ -29,6 +31,7 @@ pub(in crate::producer) struct Carried {
     pub(super) tickets: Vec<Ticket>,
     /// The size of the carrier.
     pub(super) bytes: usize,
+    pub(super) sent: Instant,
     /// The cover of the lane that it was filled from.
     pub(super) cover: HashRange,
 }
@@ -48,9 +51,10 @@ impl Carried {
 }
 
 impl Lane {
-    pub(super) fn new(pace: Pace, now: Instant) -> Self {
+    pub(super) fn new(pace: Pace, size: AggregateSize, now: Instant) -> Self {
         Self {
             pace,
+            size,
             queue: VecDeque::new(),
             bytes: 0,
             explicit: 0,
@@ -80,21 +84,33 @@ impl Lane {
         }
     }
 
+    /// Returns the maximum size of the next carrier, if requests may have `most_bytes`.
+    pub(super) fn target(&self, most_bytes: usize, now: Instant) -> usize {
+        let bytes_per_second = self.pace.bytes_per_second(now);
+        self.size.get(bytes_per_second).min(most_bytes)
+    }
+
     pub(super) fn is_free(&self) -> bool {
         self.busy == 0 && !self.queue.is_empty()
     }
 
-    /// Returns when it may send, if it is free: as soon as it has a full carrier, or its linger time is over.
-    pub(super) fn goes(&self, full: usize) -> Instant {
+    /// Returns the bytes of its waiting records that fit the next carrier.
+    pub(super) fn wants(&self, most_bytes: usize, now: Instant) -> usize {
+        self.bytes.min(self.target(most_bytes, now))
+    }
+
+    /// Returns when it may send, if it is free: as soon as it has enough for a carrier, or its linger time is
+    /// over.
+    pub(super) fn goes(&self) -> Instant {
         let least = self.waits_until.max(self.pace.opens());
-        if self.bytes >= full {
+        if self.bytes >= self.size.least() {
             least
         } else {
             least.max(self.due)
         }
     }
 
-    pub(super) fn is_due(&self, full: usize, now: Instant) -> bool {
-        self.is_free() && self.goes(full) <= now
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.is_free() && self.goes() <= now
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each shard has one queue of waiting records, and a carrier takes from its front. The records of a carrier that was
 //! not stored, or not where all its records belong, return to the front before the next carrier is
-//! filled.
+//! filled. While records wait, its [size](AggregateSize) grows with the latency of the requests.
 //!
 //! # When the shards change
 //!
@@ -24,24 +24,29 @@
 //! waits for the next map, and keeps its lanes busy. A shard that is also missing there counts as wrong, which costs
 //! duplicates at most.
 
+mod aggregate_size;
 mod lane;
 
 use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, RecordMetadata};
 use tokio::time::Instant;
 
+use self::aggregate_size::AggregateSize;
 use self::lane::{Carried, Lane};
 use super::calls::{Calls, Ticket};
-use super::lanes::{Batch, Filling, Lanes, Settings, delay};
+use super::lanes::{Allowed, Batch, Filling, Lanes, Settings, delay};
 use super::map::Map;
 use super::transport::Landed;
 use crate::aggregate::{Address, Carrier};
 use crate::stream::HashRange;
 
+/// Requests of up to this size are not divided: more requests would cost more than they gain.
+const UNDIVIDED_BYTES: usize = 512 << 10;
+
 pub(super) struct ByShard {
     settings: Settings,
-    /// The target size of a carrier.
-    most_bytes: usize,
+    /// That of a lane which has sent nothing.
+    size: AggregateSize,
     map: Map,
     /// One lane for each shard of the map.
     lanes: Vec<Lane>,
@@ -56,10 +61,12 @@ pub(super) struct ByShard {
 impl ByShard {
     pub(super) fn new(settings: Settings, map: Map, now: Instant) -> Self {
         let pace = settings.pace(now);
-        let lanes = map.places().iter().map(|_| Lane::new(pace.clone(), now));
+        let size = AggregateSize::new(settings.config.aggregate_bytes, settings.record_bytes);
+        let lanes = map.places().iter();
+        let lanes = lanes.map(|_| Lane::new(pace.clone(), size.clone(), now));
         Self {
-            most_bytes: settings.config.aggregate_bytes.min(settings.record_bytes),
             lanes: lanes.collect(),
+            size,
             map,
             covers: Vec::new(),
             unmapped: Vec::new(),
@@ -68,21 +75,30 @@ impl ByShard {
         }
     }
 
+    /// Returns the maximum size of the next request. A large request takes longer, and all its shards wait for it. So
+    /// what may be sent now is divided among the requests that may be sent.
+    fn request_bytes(&self, allowed: Allowed, now: Instant) -> usize {
+        let due = self.lanes.iter().filter(|lane| lane.is_due(now));
+        let due: usize = due.map(|lane| lane.wants(allowed.bytes, now)).sum();
+        let part = due.div_ceil(allowed.requests);
+        part.max(UNDIVIDED_BYTES).min(allowed.bytes)
+    }
+
     /// Adds the records that one lane may send to the request.
     fn fill(
         &mut self,
         index: usize,
         filling: &mut Filling<Carried>,
+        most_bytes: usize,
         calls: &mut Calls,
         now: Instant,
     ) {
         let lane = &mut self.lanes[index];
         let room = filling.room();
-        let wants = lane.bytes.min(self.most_bytes);
-        if !lane.is_due(self.most_bytes, now) || wants > room {
+        if !lane.is_due(now) || lane.wants(most_bytes, now) > room {
             return;
         }
-        let mut largest = self.most_bytes.min(room);
+        let mut largest = lane.target(most_bytes, now).min(room);
         // Some readers (Python, Node) give the first explicit hash key of a carrier to its records without one. So
         // either all records of a carrier have one, or none.
         let are_explicit = lane.explicit > 0;
@@ -122,6 +138,7 @@ impl ByShard {
         let carried = Carried {
             tickets,
             bytes,
+            sent: now,
             cover,
         };
         filling.add(carried, entry);
@@ -218,19 +235,20 @@ impl Lanes for ByShard {
         lane.queue.push_back(ticket);
     }
 
-    fn take(&mut self, calls: &mut Calls, most_bytes: usize, now: Instant) -> Batch<Carried> {
-        let mut filling = Filling::new(most_bytes);
+    fn take(&mut self, calls: &mut Calls, allowed: Allowed, now: Instant) -> Batch<Carried> {
+        let mut filling = Filling::new(self.request_bytes(allowed, now));
         let lanes = self.lanes.len();
         self.turn = (self.turn + 1) % lanes;
         for index in 0..lanes {
-            self.fill((self.turn + index) % lanes, &mut filling, calls, now);
+            let index = (self.turn + index) % lanes;
+            self.fill(index, &mut filling, allowed.bytes, calls, now);
         }
         filling.finish()
     }
 
     fn wakes(&self) -> Option<Instant> {
         let free = self.lanes.iter().filter(|lane| lane.is_free());
-        free.map(|lane| lane.goes(self.most_bytes)).min()
+        free.map(Lane::goes).min()
     }
 
     fn landed(
@@ -240,6 +258,10 @@ impl Lanes for ByShard {
         calls: &mut Calls,
         now: Instant,
     ) -> bool {
+        let took = now.saturating_duration_since(carried.sent);
+        for lane in &mut self.lanes[self.map.find_all(carried.cover)] {
+            lane.size.stored(took);
+        }
         let range = self.map.range(&landed.shard);
         if range.is_none() && carried.tickets.len() > 1 {
             self.unmapped.push((carried, landed));
@@ -250,12 +272,16 @@ impl Lanes for ByShard {
 
     fn again(&mut self, failed: Vec<(Carried, Error)>, calls: &mut Calls, now: Instant) {
         for (mut carried, error) in failed {
+            let attempts = carried.fail(calls);
             if error.kind() == ErrorKind::Throttled {
                 let lane = self.map.find(carried.tickets[0].hash);
-                self.lanes[lane].pace.throttled(carried.bytes, now);
+                let lane = &mut self.lanes[lane];
+                lane.pace.throttled(carried.bytes, now);
+                if attempts > 1 {
+                    lane.size.throttled_again(carried.bytes);
+                }
             }
             self.release(carried.cover);
-            let attempts = carried.fail(calls);
             self.wait(&carried, now + delay(attempts), calls);
             self.put_back(carried.tickets, calls, now);
         }
@@ -300,7 +326,9 @@ impl ByShard {
     fn rebuild(&mut self, mut map: Map, now: Instant) {
         let known = self.lanes.iter().map(|lane| lane.pace.clone());
         let paces = self.settings.paces(&self.map, known, &map, now);
-        let lanes = paces.into_iter().map(|pace| Lane::new(pace, now));
+        // The responses in flight measure the latency for the new lanes.
+        let lanes = paces.into_iter();
+        let lanes = lanes.map(|pace| Lane::new(pace, self.size.clone(), now));
         let mut lanes: Vec<_> = lanes.collect();
         for lane in self.lanes.drain(..) {
             for mut ticket in lane.queue {

@@ -1,14 +1,16 @@
 //! Records that decide their own shard.
 
+use std::time::Duration;
+
 use millstream_core::driver::Producer as _;
 use millstream_core::{ErrorKind, Record};
 
 use super::fake::Fake;
 use super::reader::{Reader, assert_placed, read};
 use super::{BOTH, HASH_KEY, config, kinds, record, start};
-use crate::aggregate::Entry;
+use crate::aggregate::{Carrier, Entry};
 use crate::config::{Aggregation, HeaderPolicy};
-use crate::stream::HashRange;
+use crate::stream::{HashKey, HashRange};
 
 #[tokio::test(start_paused = true)]
 async fn they_go_where_they_say() {
@@ -87,6 +89,28 @@ async fn all_records_of_a_carrier_have_one_or_none_has() {
     assert_eq!(stored.collect::<Vec<_>>(), [[true; 30], [false; 30]]);
     let seen = read(&world, Reader::Kcl);
     assert_eq!(seen.len(), 60, "all are where their hashes lead");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_of_the_largest_size_gets_none_from_its_neighbours() {
+    const LARGEST: usize = 1 << 20;
+    let fake = Fake::new(1, 1);
+    fake.world().late = Duration::from_secs(2);
+    let producer = start(&fake, config(Aggregation::Kpl));
+    // The latency is known, so the next carrier may be as large as a record.
+    assert_eq!(kinds(&producer.send(vec![record("k", 1)]).await), [None]);
+    let of = |bytes| Record::new(vec![b'1'; bytes]).key("k").header("a", "b");
+    let size = |record: &Record| Carrier::new().size_with(&"k".into(), record);
+    let large = of(2 * LARGEST - size(&of(LARGEST)));
+    assert_eq!(size(&large), LARGEST);
+    let small = record("l", 2).header(HASH_KEY, "1");
+    let answers = producer.send(vec![large, small]).await;
+    assert_eq!(kinds(&answers), [None, None]);
+    let world = fake.world();
+    let entries = world.stored[0].iter().map(|(_, entry)| entry);
+    let entries = entries.map(|entry| (entry.size(), entry.explicit_hash_key));
+    let expected = [(2, None), (LARGEST, None), (2, Some(HashKey(1)))];
+    assert_eq!(entries.collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,10 @@ pub(super) struct World {
     /// Requests of this size are rejected as a whole.
     pub(super) too_large: usize,
     pub(super) limit: Limit,
+    /// Added to the time of each request.
+    pub(super) late: Duration,
+    /// Added to the time of each request for each of its bytes, as by a slow connection.
+    pub(super) late_per_byte: Duration,
     buckets: HashMap<usize, (Instant, f64, f64)>,
     pub(super) requests: Vec<usize>,
     pub(super) throttled: usize,
@@ -83,6 +87,8 @@ impl Fake {
             keys: HashMap::new(),
             too_large: usize::MAX,
             limit: Limit::None,
+            late: Duration::ZERO,
+            late_per_byte: Duration::ZERO,
             buckets: HashMap::new(),
             requests: Vec::new(),
             throttled: 0,
@@ -246,6 +252,7 @@ impl World {
 
 impl Transport for Fake {
     async fn put(&self, entries: Arc<Vec<Entry>>) -> Result<Vec<Result<Landed>>> {
+        let bytes: usize = entries.iter().map(Entry::size).sum();
         let (before, after, script) = {
             let mut world = self.world();
             world.requests.push(entries.len());
@@ -254,13 +261,13 @@ impl Transport for Fake {
             let longest = world.faults.longest.as_micros() as u64;
             let wait = Duration::from_micros(world.random.u64(1_000..=longest.max(1_000)));
             let script = world.script.pop_front();
-            (wait / 2, wait / 2, script)
+            let half = (wait + world.late) / 2;
+            (half + world.late_per_byte * bytes as u32, half, script)
         };
         sleep(before).await;
         let error = |kind| Err(Error::new(kind, "send", "as told").with_source("reset by peer"));
         let (answer, late) = {
             let mut world = self.world();
-            let bytes: usize = entries.iter().map(Entry::size).sum();
             let (lost_before, lost_after) = (world.faults.lost_before, world.faults.lost_after);
             match script {
                 Some(Script::Refuse(kind)) => (error(kind), Duration::ZERO),

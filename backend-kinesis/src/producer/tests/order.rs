@@ -32,6 +32,8 @@ async fn run(aggregation: Aggregation, plan: Plan) {
     config.linger = Duration::from_millis(random.u64(0..10));
     config.requests = random.usize(1..8);
     config.aggregate_bytes = random.usize(1_024..4_096);
+    // Carriers with waiting records grow with the rate: at a low one, they stay as small as the settings say.
+    config.rate = [0.2, 1.0][random.usize(0..2)].try_into().unwrap();
     let most = config.requests;
     let producer = start(&fake, config);
     let mut under_way = FuturesUnordered::new();

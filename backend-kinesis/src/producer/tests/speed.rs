@@ -1,27 +1,41 @@
 //! Throughput and delays, in paused time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use millstream_core::Record;
 use millstream_core::driver::Producer as _;
+use millstream_core::{ErrorKind, Record};
 use tokio::time::Instant;
 
-use super::fake::{Fake, Limit};
+use super::fake::{Fake, Limit, Script};
 use super::{BOTH, Call, call, config, start};
 use crate::config::{Aggregation, Producer as Config};
+use crate::producer::Producer;
 
 /// Sends `calls` of 100 records of `bytes`, at most 50 at once, of many keys.
 async fn flood(fake: &Fake, config: Config, calls: u64, bytes: usize) -> Duration {
+    let calls = (0..calls).map(|number| {
+        let record = |n: u64| Record::new(vec![b'x'; bytes]).key(format!("k{}", n % 5_000));
+        (number * 100..number * 100 + 100).map(record).collect()
+    });
+    send_all(fake, config, calls, 50).await
+}
+
+/// Sends these calls, as many at once.
+async fn send_all(
+    fake: &Fake,
+    config: Config,
+    calls: impl Iterator<Item = Vec<Record>>,
+    at_once: usize,
+) -> Duration {
     let producer = start(fake, config);
     let begun = Instant::now();
     let mut under_way = FuturesUnordered::<Call>::new();
-    for number in 0..calls {
-        let record = |n: u64| Record::new(vec![b'x'; bytes]).key(format!("k{}", n % 5_000));
-        let records = (number * 100..number * 100 + 100).map(record);
-        under_way.push(call(&producer, records.collect()).await);
-        if under_way.len() >= 50 {
+    for records in calls {
+        under_way.push(call(&producer, records).await);
+        if under_way.len() >= at_once {
             let answers = under_way.next().await.unwrap();
             assert!(answers.iter().all(Result::is_ok));
         }
@@ -90,6 +104,102 @@ async fn a_limit_by_the_second_is_nearly_reached() {
         throttled * 100 < entries,
         "{throttled} of {entries} were throttled"
     );
+}
+
+/// Sends carriers with this many bytes to each shard, always with a backlog. Returns the bytes that each stores in a
+/// second, as a share of the limit.
+async fn share_with_backlog(fake: &Fake, megabytes: usize) -> f64 {
+    let shards = fake.world().shards.len();
+    let record = Record::new(vec![b'x'; 2_000]);
+    let calls = (0..5 * megabytes * shards).map(|_| vec![record.clone(); 100]);
+    let took = send_all(fake, config(Aggregation::Kpl), calls, 6 * shards).await;
+    let world = fake.world();
+    let stored = world.stored.iter().flatten();
+    let stored: usize = stored.map(|(_, entry)| entry.size()).sum();
+    stored as f64 / took.as_secs_f64() / shards as f64 / 1_048_576.0
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_distant_region_takes_nothing_from_the_limit_of_bytes() {
+    for millis in [100, 180] {
+        for shards in [1, 4, 40] {
+            let fake = Fake::new(1, shards);
+            fake.world().late = Duration::from_millis(millis);
+            let share = share_with_backlog(&fake, 4).await;
+            assert!(
+                (0.8..1.0).contains(&share),
+                "{share} of the limit of each of {shards} shards at {millis} ms"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_do_not_wait_for_each_others_bytes() {
+    let fake = Fake::new(1, 16);
+    {
+        let mut world = fake.world();
+        world.late = Duration::from_millis(100);
+        world.late_per_byte = Duration::from_nanos(500);
+    }
+    let share = share_with_backlog(&fake, 8).await;
+    assert!(share > 0.8, "{share} of the limit at 2 MB/s a connection");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_shard_never_takes_at_once_is_sent_in_parts() {
+    let fake = Fake::new(1, 1);
+    fake.world().limit = Limit::Buckets;
+    fake.world().late = Duration::from_millis(400);
+    // No carrier for 400 ms fits the 200 kB of the bucket. All records are stored, faster than 51,200 bytes at a time.
+    let share = share_with_backlog(&fake, 4).await;
+    assert!(share > 0.2, "{share} of the limit");
+}
+
+/// Starts a producer whose carriers have become large, since it had a backlog at 180 ms.
+async fn start_with_large_carriers(fake: &Fake, config: Config) -> Arc<Producer> {
+    fake.world().late = Duration::from_millis(180);
+    let producer = start(fake, config);
+    let calls = FuturesUnordered::<Call>::new();
+    for _ in 0..8 {
+        let records = vec![Record::new(vec![b'x'; 2_000]); 100];
+        calls.push(call(&producer, records).await);
+    }
+    calls.collect::<Vec<_>>().await;
+    let world = fake.world();
+    let largest = world.stored[0].iter().map(|(_, entry)| entry.size()).max();
+    assert!(largest > Some(150_000), "the largest has {largest:?} bytes");
+    producer
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_carriers_make_no_record_wait() {
+    let fake = Fake::new(1, 1);
+    let mut config = config(Aggregation::Kpl);
+    config.linger = Duration::from_millis(500);
+    let producer = start_with_large_carriers(&fake, config).await;
+    for (records, least, most) in [(1, 680, 710), (30, 180, 210)] {
+        let begun = Instant::now();
+        let records = vec![Record::new(vec![b'x'; 2_000]); records];
+        let count = records.len();
+        producer.send(records).await;
+        let took = begun.elapsed().as_millis();
+        assert!((least..most).contains(&took), "{count} took {took} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_time_out_make_carriers_small() {
+    let fake = Fake::new(1, 1);
+    let producer = start_with_large_carriers(&fake, config(Aggregation::Kpl)).await;
+    let before = fake.world().stored[0].len();
+    let timeouts = (0..7).map(|_| Script::Refuse(ErrorKind::Timeout));
+    fake.world().script.extend(timeouts);
+    let records = vec![Record::new(vec![b'x'; 2_000]); 100];
+    let answers = producer.send(records).await;
+    assert!(answers.iter().all(Result::is_ok), "all are stored");
+    let first = fake.world().stored[0][before].1.size();
+    assert!(first <= 64 << 10, "the first carrier has {first} bytes");
 }
 
 #[tokio::test(start_paused = true)]
