@@ -33,8 +33,14 @@ const BURST: Duration = Duration::from_millis(50);
 /// A lane at its limit sends about 10 records a tick, and lanes share their requests.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The factor of the rate after a throttled entry, and the minimum time between two reductions.
-const CUT: f64 = 0.98;
+/// The part of the rate that a throttled entry takes away. An entry of more than a twentieth of the bytes of a second
+/// takes away more, in proportion. Otherwise a shard that gets few large entries a second would be throttled for many
+/// seconds until its rate is found.
+const CUT: f64 = 0.02;
+const CUT_PER_SECOND: f64 = 20.0 * CUT;
+const LARGEST_CUT: f64 = 0.1;
+
+/// The minimum time between two reductions.
 const CUT_EVERY: Duration = Duration::from_millis(100);
 const LEAST: f64 = 0.01;
 
@@ -57,8 +63,17 @@ pub(super) struct Pace {
     rests_until: Instant,
     /// Whether a burst would be throttled as well: an entry was throttled, and none was sent since.
     is_dry: bool,
-    /// The fraction of `share` that was too much at the last throttling, and its time.
-    cut: (f64, Instant),
+    cut: Cut,
+}
+
+/// The last reduction of the rate.
+#[derive(Debug, Clone)]
+struct Cut {
+    /// The fraction of `share` that was too much.
+    before: f64,
+    /// The part of it that was taken away.
+    part: f64,
+    at: Instant,
 }
 
 impl Pace {
@@ -71,7 +86,11 @@ impl Pace {
             records_full: now,
             rests_until: now,
             is_dry: false,
-            cut: (FIRST, now),
+            cut: Cut {
+                before: FIRST,
+                part: CUT,
+                at: now,
+            },
         }
     }
 
@@ -103,17 +122,21 @@ impl Pace {
 
     /// Handles an entry that the shard has throttled. It has cost nothing, but there is no room now.
     pub(super) fn throttled(&mut self, bytes: usize, now: Instant) {
-        let (bytes, record) = self.costs(bytes, now);
+        let (byte_cost, record_cost) = self.costs(bytes, now);
         for (full, cost) in [
-            (&mut self.bytes_full, bytes),
-            (&mut self.records_full, record),
+            (&mut self.bytes_full, byte_cost),
+            (&mut self.records_full, record_cost),
         ] {
             *full = full.checked_sub(cost).unwrap_or(now);
         }
         self.is_dry = true;
-        let (_, at) = self.cut;
-        if at + CUT_EVERY <= now {
-            self.cut = (self.level(now), now);
+        if self.cut.at + CUT_EVERY <= now {
+            let part = CUT_PER_SECOND * bytes as f64 / BYTES;
+            self.cut = Cut {
+                before: self.level(now),
+                part: part.clamp(CUT, LARGEST_CUT),
+                at: now,
+            };
         }
         self.rest(now + TICK);
     }
@@ -127,9 +150,9 @@ impl Pace {
 
     /// Returns the fraction of `share` that remains after throttling.
     fn level(&self, now: Instant) -> f64 {
-        let (before, at) = self.cut;
+        let Cut { before, part, at } = self.cut;
         let passed = now.saturating_duration_since(at).as_secs_f64();
-        let plateau = (before * (1.0 - CUT) / GROWTH).cbrt();
+        let plateau = (before * part / GROWTH).cbrt();
         (before + GROWTH * (passed - plateau).powi(3)).clamp(LEAST, 1.0)
     }
 
@@ -138,5 +161,29 @@ impl Pace {
         let ticks = (until - self.epoch).as_nanos().div_ceil(TICK.as_nanos());
         let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
         self.rests_until = self.rests_until.max(self.epoch + TICK * ticks);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_throttled_entry_takes_away_more() {
+        for (bytes, part) in [
+            (100, 0.02),
+            (51_200, 0.02),
+            (104_858, 0.04),
+            (209_715, 0.08),
+            (10 << 20, 0.1),
+        ] {
+            let epoch = Instant::now();
+            let mut pace = Pace::new(Rate(1_000), epoch, epoch);
+            let now = epoch + Duration::from_secs(1);
+            let before = pace.bytes_per_second(now);
+            pace.throttled(bytes, now);
+            let lost = 1.0 - pace.bytes_per_second(now) / before;
+            assert!((lost - part).abs() < 0.001, "{bytes} took away {lost}");
+        }
     }
 }

@@ -135,6 +135,26 @@ async fn a_distant_region_takes_nothing_from_the_limit_of_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_distant_region_that_counts_by_the_second_is_hardly_met() {
+    // The delays of what was throttled are random.
+    fastrand::seed(1);
+    for millis in [100, 180] {
+        let fake = Fake::new(1, 4);
+        fake.world().limit = Limit::Seconds;
+        fake.world().late = Duration::from_millis(millis);
+        let share = share_with_backlog(&fake, 24).await;
+        assert!(share > 0.8, "{share} of the limit at {millis} ms");
+        let world = fake.world();
+        let entries: usize = world.requests.iter().sum();
+        let throttled = world.throttled;
+        assert!(
+            throttled * 20 < entries,
+            "{throttled} of {entries} were throttled at {millis} ms"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn shards_do_not_wait_for_each_others_bytes() {
     let fake = Fake::new(1, 16);
     {
