@@ -12,6 +12,8 @@ mod fake_service;
 mod http;
 mod lag_interval;
 mod lease;
+#[cfg(test)]
+mod log_lines;
 mod producer;
 mod retrieval;
 mod sdk_config;
