@@ -49,8 +49,13 @@ impl<T: Clone> Reading<T> {
             after: None,
             idle: Instant::now(),
         };
+        let mut until = Until::Quiet;
         loop {
             self.hand.may_ask().await?;
+            if feed.after.is_none() {
+                // A subscription cannot begin at an iterator.
+                self.poll_pinned(until).await?;
+            }
             if self.place.is_at_risk() {
                 // Subscriptions cannot be repeated as often as the place may have to be found again.
                 self.poll_until(Until::Safe).await?;
@@ -81,6 +86,9 @@ impl<T: Clone> Reading<T> {
                     self.place.refuse(&spot, error.kind());
                     if error.is_retryable() {
                         feed.after = after;
+                    } else {
+                        // Its time may be rejected again and again, since the clocks are far apart.
+                        until = Until::Record;
                     }
                     self.on_error(error).await?;
                 }

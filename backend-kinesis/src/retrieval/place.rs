@@ -37,6 +37,8 @@ pub(super) struct Place {
     certain: Option<Since>,
     /// The start time of [`Begin::Latest`]: the last time when nothing was left.
     since: SystemTime,
+    /// When the start of [`Begin::Latest`] was pinned.
+    pinned: Option<SystemTime>,
     /// Whether an early record may still arrive for [`Begin::At`].
     early: bool,
     /// When the start at [`Begin::Earliest`] or [`Begin::At`] was resolved.
@@ -104,6 +106,7 @@ impl Place {
             moved: false,
             certain: tip.map(Since::time),
             since: tip.unwrap_or_else(SystemTime::now),
+            pinned,
             early,
             resolved: resolved.map(|at| (at, Since::time(at))),
             unknown: false,
@@ -122,7 +125,7 @@ impl Place {
         }
     }
 
-    /// Returns the iterator that was taken when the group was created. It is used once.
+    /// Returns the iterator that was taken when the group was created, or the last one after it. It is used once.
     pub(super) fn pinned(&mut self) -> Option<String> {
         match &mut self.begin {
             Begin::Latest(pin) if self.passed.is_none() => {
@@ -131,6 +134,19 @@ impl Place {
             }
             _ => None,
         }
+    }
+
+    /// Keeps an iterator with which a reader without a record continues. Its own time would be less exact.
+    pub(super) fn pin(&mut self, iterator: String) {
+        if let (Begin::Latest(pin), None) = (&mut self.begin, self.passed) {
+            *pin = Some((iterator, self.since));
+        }
+    }
+
+    /// Returns whether a reader without a record can begin by time: not so early that it gets records from before the
+    /// pin, and not too late, although the clocks that took both times may be wrong.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.pinned.is_some_and(|at| self.since >= at + 2 * SKEW)
     }
 
     /// Returns whether there is a record to continue after.
@@ -154,6 +170,7 @@ impl Place {
             (None, Begin::Latest(_)) if self.certain.is_some() => time(self.since),
             (None, Begin::Latest(_)) => {
                 self.since = SystemTime::now();
+                self.pinned = Some(self.since);
                 self.certain = Some(Since::ago(Duration::ZERO));
                 Spot::Latest
             }

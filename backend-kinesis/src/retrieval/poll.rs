@@ -12,10 +12,19 @@ use super::until::Until;
 impl<T: Clone> Reading<T> {
     /// Polls until there is nothing more to do.
     pub(super) async fn poll(&mut self) -> Result<(), Done> {
-        if let Some(pinned) = self.place.pinned() {
-            self.poll_from(pinned, Until::End).await?;
-        }
+        self.poll_pinned(Until::End).await?;
         self.poll_until(Until::End).await
+    }
+
+    /// Polls from the pinned iterator on, if there is one, as long as it is valid.
+    pub(super) async fn poll_pinned(&mut self, until: Until) -> Result<(), Done> {
+        while let Some(pinned) = self.place.pinned() {
+            self.poll_from(pinned, until).await?;
+            if self.is_over(until) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Polls from the reader's place on.
@@ -37,6 +46,7 @@ impl<T: Clone> Reading<T> {
     fn is_over(&self, until: Until) -> bool {
         match until {
             Until::Record => self.place.has_passed(),
+            Until::Quiet => self.place.has_passed() || self.place.is_quiet(),
             Until::Safe => !self.place.is_at_risk(),
             Until::End => false,
         }
@@ -91,6 +101,7 @@ impl<T: Clone> Reading<T> {
                 None => return self.end().await,
             }
             if self.is_over(until) {
+                self.place.pin(iterator);
                 return Ok(());
             }
             self.hand.until_due(begun + wait).await?;

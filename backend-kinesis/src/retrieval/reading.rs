@@ -19,7 +19,6 @@ use super::pace::Pace;
 use super::place::{Meeting, Place};
 use super::source::Source;
 use super::unpack::Unpacker;
-use super::until::Until;
 use super::{Begin, ReadEvent, Settings, Way};
 
 /// How often in a row a position may be rejected in an existing shard. That takes half a minute, within
@@ -89,10 +88,6 @@ impl<T: Clone> Reading<T> {
     /// Reads until there is nothing more to do.
     pub(super) async fn run(&mut self) -> Result<(), Done> {
         if let Way::FanOut(consumer) = self.settings.way.clone() {
-            // A subscription cannot begin at an iterator: the first record is polled.
-            if let Some(pinned) = self.place.pinned() {
-                self.poll_from(pinned, Until::Record).await?;
-            }
             self.subscribe(&consumer).await?;
         }
         self.poll().await

@@ -5,6 +5,8 @@
 pub(super) enum Until {
     /// The first record.
     Record,
+    /// The first record, or the certainty that a subscription by time begins before it.
+    Quiet,
     /// No remaining record may be removed before it is read.
     Safe,
     /// Never.

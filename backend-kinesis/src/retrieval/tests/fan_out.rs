@@ -70,7 +70,7 @@ async fn resumes_after_the_last_record_and_tells_a_gap() {
 async fn a_pinned_iterator_is_polled_for_the_first_record() {
     let fake = Fake::new(1..=20);
     let mut run = run(&fake, Begin::Latest(Some((iterator(20), ago(1)))));
-    run.expect_nothing(secs(600)).await;
+    run.expect_nothing(secs(200)).await;
     fake.store(21..=25);
     run.expect(21..=25).await;
     fake.store(26..=30);
@@ -78,6 +78,78 @@ async fn a_pinned_iterator_is_polled_for_the_first_record() {
     assert_eq!(
         fake.spots(),
         [Spot::At(position("25.18446744073709551615"))]
+    );
+}
+
+/// Returns a shard with 20 records that were stored before an iterator was pinned at its tip, that long ago.
+fn pinned(age: u64) -> (Arc<Fake>, Begin) {
+    let fake = Fake::new(1..=20);
+    for raw in &mut fake.lock().records {
+        raw.arrival = Some(ago(age));
+    }
+    (fake, Begin::Latest(Some((iterator(20), ago(age)))))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_shard_is_not_polled_until_its_first_record() {
+    let (fake, begin) = pinned(11);
+    let mut run = run(&fake, begin);
+    run.expect_nothing(secs(1_000)).await;
+    let polls = fake.times(POLL).len();
+    assert!(polls <= 2, "a quiet shard was polled {polls} times");
+    assert!(
+        matches!(fake.spots()[0], Spot::Time(_)),
+        "it is subscribed to by time"
+    );
+    fake.store(21..=25);
+    run.expect(21..=25).await;
+    fake.store(26..=30);
+    run.expect(26..=30).await;
+    assert_eq!(fake.times(POLL).len(), polls, "everything else is pushed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_between_a_pin_and_the_first_subscription_is_lost_or_repeated() {
+    for seed in 0..200 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (fake, begin) = pinned(rng.u64(10..15));
+        let mut stored = 20 + rng.u64(0..3);
+        fake.store(21..=stored);
+        {
+            let mut inner = fake.lock();
+            inner.takes = Duration::from_millis(rng.u64(1..2_000));
+            inner.empty_answers = rng.usize(0..4);
+            let faults = [ErrorKind::Unavailable, ErrorKind::Throttled];
+            let some = |rng: &mut fastrand::Rng| faults.into_iter().take(rng.usize(0..3)).collect();
+            inner.records_faults = some(&mut rng);
+            inner.subscribe_faults = some(&mut rng);
+            inner.push_faults = some(&mut rng);
+        }
+        let mut run = run(&fake, begin);
+        for _ in 0..rng.usize(0..4) {
+            sleep(Duration::from_millis(rng.u64(0..4_000))).await;
+            let more = rng.u64(0..3);
+            fake.store(stored + 1..=stored + more);
+            stored += more;
+        }
+        run.expect(21..=stored).await;
+        run.expect_nothing(secs(600)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_subscription_that_is_refused_by_its_time_reads_no_earlier_records() {
+    let (fake, begin) = pinned(11);
+    // The clock is far ahead of that of Kinesis.
+    fake.lock().subscribe_faults = [ErrorKind::Invalid].into();
+    let mut run = run(&fake, begin);
+    run.expect_nothing(secs(100)).await;
+    fake.store(21..=25);
+    run.expect(21..=25).await;
+    assert!(
+        !fake.spots().contains(&Spot::Earliest),
+        "{:?}",
+        fake.spots()
     );
 }
 

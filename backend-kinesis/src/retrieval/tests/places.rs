@@ -8,6 +8,7 @@ use millstream_core::{ErrorKind, Position, Record};
 use tokio::time::{Instant, timeout};
 
 use super::super::answer::Raw;
+use super::super::place::Place;
 use super::super::source::Spot;
 use super::super::{Begin, ReadEvent, Settings, Way};
 use super::fake::{Fake, Request, iterator, raw};
@@ -360,6 +361,29 @@ async fn a_tip_that_was_pinned_long_ago_may_be_a_gap() {
         event => panic!("{event:?}"),
     }
     run.expect(11..=20).await;
+}
+
+#[test]
+fn a_first_subscription_begins_between_the_pin_and_the_last_look_with_room_for_skew() {
+    const SKEW: Duration = Duration::from_secs(5);
+    for seed in 0..1_000 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let pinned = SystemTime::now() - secs(3_600);
+        let mut place = Place::new(Begin::Latest(Some((iterator(20), pinned))), None, None);
+        let mut asked = pinned;
+        while !place.is_quiet() {
+            asked += Duration::from_millis(rng.u64(0..3_000));
+            let behind = Duration::from_millis(if rng.bool() { 0 } else { 7 });
+            place.is_certain(asked, Instant::now(), Some(behind));
+        }
+        match place.look() {
+            Spot::Time(at) => {
+                assert!(at >= pinned + SKEW, "not earlier, with seed {seed}");
+                assert!(at <= asked - SKEW, "not later, with seed {seed}");
+            }
+            spot => panic!("{spot:?} with seed {seed}"),
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
