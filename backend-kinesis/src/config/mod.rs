@@ -101,9 +101,9 @@ pub struct Consumer {
     /// `A-Z a-z 0-9 . _ -`. Default unset: the group's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fan_out_name: Option<String>,
-    /// Enhanced fan-out: whether a member polls instead, with a warning, if it cannot register (no permission, or 20
-    /// consumers of the stream already). Default false: the member ends with
-    /// the error.
+    /// Enhanced fan-out: whether a member that is refused polls instead, with a warning: it has no permission to register or
+    /// to subscribe, the stream has 20 consumers already, or the registration is throttled for `request_timeout`. It
+    /// registers again every 3 to 5 minutes until it can subscribe. Default false: the member ends with the error.
     pub fan_out_fallback: bool,
     /// Polling: the minimum time between two requests to a shard that has no more records. 200 ms to 1 minute,
     /// default 1 s. A shard allows 5 requests per second for all groups together.

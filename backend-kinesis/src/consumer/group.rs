@@ -34,7 +34,7 @@ impl Group {
     /// Returns how each stream is read. A group with enhanced fan-out is registered with each of them.
     async fn sources(
         &self,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         infos: &[StreamInfo],
     ) -> Result<HashMap<Arc<str>, StreamSource>> {
         let consumer = &connection.config.consumer;

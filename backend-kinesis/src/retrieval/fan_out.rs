@@ -8,13 +8,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use millstream_core::telemetry::{Causes, event};
+use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Position};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::hand::Done;
 use super::reading::Reading;
 use super::source::{Spot, Subscription};
+use super::stream_consumer::StreamConsumer;
 use super::until::Until;
 
 /// How long to wait for a silent subscription, and how long a subscription may be without a record
@@ -23,6 +24,15 @@ pub(super) const SILENCE: Duration = Duration::from_secs(35);
 
 /// The minimum time between two calls.
 const LEAST: Duration = Duration::from_secs(1);
+
+/// Why a reader no longer subscribes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// The shard is closed, and nothing more is pushed.
+    Closed,
+    /// Enhanced fan-out is refused for now.
+    Refused,
+}
 
 /// The next step after a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,13 +54,13 @@ struct Feed {
 
 impl<T: Clone> Reading<T> {
     /// Subscribes repeatedly, until the remaining records must be polled.
-    pub(super) async fn subscribe(&mut self, consumer: &str) -> Result<(), Done> {
+    pub(super) async fn subscribe(&mut self, consumer: &StreamConsumer) -> Result<Stopped, Done> {
         let mut feed = Feed {
             after: None,
             idle: Instant::now(),
         };
         let mut until = Until::Quiet;
-        loop {
+        while let Some(arn) = consumer.arn() {
             self.hand.may_ask().await?;
             if feed.after.is_none() {
                 // A subscription cannot begin at an iterator.
@@ -66,21 +76,18 @@ impl<T: Clone> Reading<T> {
             let spot = after.map_or_else(|| self.place.look(), Spot::After);
             let begun = Instant::now();
             // The call ends with the first event, which no timeout of the AWS SDK covers.
-            let subscribing = self.source.subscribe(consumer, &spot);
+            let subscribing = self.source.subscribe(&arn, &spot);
             let subscribed = timeout(self.settings.silence, subscribing).await;
             match subscribed.unwrap_or_else(|_| Err(self.silent())) {
-                Ok(subscription) => match self.receive(subscription, &mut feed).await? {
-                    Next::Another => {}
-                    Next::Polling => return Ok(()),
-                },
-                Err(error) if error.kind() == ErrorKind::Denied && self.settings.fallback => {
-                    let (stream, partition) = self.names();
-                    event!(
-                        warn, "millstream.kinesis.fan_out.refused",
-                        stream, partition, error = %Causes(&error),
-                        "enhanced fan-out is refused, and the partition is polled instead"
-                    );
-                    return Ok(());
+                Ok(subscription) => {
+                    consumer.accepted();
+                    match self.receive(subscription, &mut feed).await? {
+                        Next::Another => {}
+                        Next::Polling => return Ok(Stopped::Closed),
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Denied && consumer.has_fallback() => {
+                    consumer.refused(&error);
                 }
                 Err(error) => {
                     self.place.refuse(&spot, error.kind());
@@ -95,6 +102,7 @@ impl<T: Clone> Reading<T> {
             }
             sleep_until(begun + LEAST).await;
         }
+        Ok(Stopped::Refused)
     }
 
     /// Passes on pushed records until the subscription is over.

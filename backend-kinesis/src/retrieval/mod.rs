@@ -27,6 +27,7 @@ mod reading;
 mod register;
 mod service;
 mod source;
+mod stream_consumer;
 #[cfg(test)]
 mod tests;
 mod unpack;
@@ -50,6 +51,7 @@ use reading::Reading;
 pub(crate) use register::register;
 use service::Service;
 use source::Source;
+use stream_consumer::StreamConsumer;
 
 /// The start position of a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,12 +67,12 @@ pub(crate) enum Begin {
 }
 
 /// The retrieval mode of a shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Way {
     /// By GetRecords.
     Polling,
-    /// By SubscribeToShard, for the consumer with this ARN, from [`register`].
-    FanOut(Arc<str>),
+    /// By SubscribeToShard, for this consumer, from [`register`].
+    FanOut(Arc<StreamConsumer>),
 }
 
 /// The options of a reader.
@@ -180,8 +182,6 @@ struct Settings {
     poll_interval: Duration,
     /// The maximum number of records of a request.
     poll_records: usize,
-    /// Whether a reader polls if it may not subscribe.
-    fallback: bool,
     /// How long a subscription may be silent, or without a record.
     silence: Duration,
 }
@@ -203,7 +203,6 @@ impl From<ReaderOptions> for Settings {
             batch_bytes: options.batch_bytes,
             poll_interval: consumer.poll_interval,
             poll_records: consumer.poll_records,
-            fallback: consumer.fan_out_fallback,
             silence: fan_out::SILENCE,
         }
     }

@@ -5,15 +5,16 @@ use std::time::{Duration, SystemTime};
 use millstream_core::ErrorKind;
 use tokio::time::Instant;
 
+use super::Way;
 use super::hand::Done;
 use super::reading::{Reading, Taken};
 use super::until::Until;
 
 impl<T: Clone> Reading<T> {
-    /// Polls until there is nothing more to do.
-    pub(super) async fn poll(&mut self) -> Result<(), Done> {
-        self.poll_pinned(Until::End).await?;
-        self.poll_until(Until::End).await
+    /// Polls from the pinned iterator on, if there is one.
+    pub(super) async fn poll(&mut self, until: Until) -> Result<(), Done> {
+        self.poll_pinned(until).await?;
+        self.poll_until(until).await
     }
 
     /// Polls from the pinned iterator on, if there is one, as long as it is valid.
@@ -47,6 +48,10 @@ impl<T: Clone> Reading<T> {
         match until {
             Until::Record => self.place.has_passed(),
             Until::Quiet => self.place.has_passed() || self.place.is_quiet(),
+            Until::Subscribable => match &self.settings.way {
+                Way::FanOut(consumer) => consumer.arn().is_some(),
+                Way::Polling => false,
+            },
             Until::Safe => !self.place.is_at_risk(),
             Until::End => false,
         }

@@ -13,12 +13,14 @@ use tokio::time::{Instant, sleep, timeout};
 use super::answer::Answer;
 use super::batch::Batch;
 use super::budget::Demand;
+use super::fan_out::Stopped;
 use super::hand::{Done, Hand};
 use super::limit::Limit;
 use super::pace::Pace;
 use super::place::{Meeting, Place};
 use super::source::Source;
 use super::unpack::Unpacker;
+use super::until::Until;
 use super::{Begin, ReadEvent, Settings, Way};
 
 /// How often in a row a position may be rejected in an existing shard. That takes half a minute, within
@@ -88,9 +90,11 @@ impl<T: Clone> Reading<T> {
     /// Reads until there is nothing more to do.
     pub(super) async fn run(&mut self) -> Result<(), Done> {
         if let Way::FanOut(consumer) = self.settings.way.clone() {
-            self.subscribe(&consumer).await?;
+            while self.subscribe(&consumer).await? == Stopped::Refused {
+                self.poll(Until::Subscribable).await?;
+            }
         }
-        self.poll().await
+        self.poll(Until::End).await
     }
 
     /// Delivers the records of a response that were not delivered before. The request was sent at `asked`. A poller may

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::types::ConsumerStatus;
-use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep};
 
 use super::Way;
+use super::stream_consumer::{Attempts, Registrar, StreamConsumer};
 use crate::connection::Connection;
 
 const JOIN: &str = "join";
@@ -19,52 +20,42 @@ const JOIN: &str = "join";
 const BETWEEN: Duration = Duration::from_millis(500);
 
 /// Registers `name` as a consumer of the stream, if it is not yet one, and waits until it may subscribe.
-/// If that is rejected and `fan_out_fallback` is set, returns polling.
+/// If that is refused and `fan_out_fallback` is set, its readers poll until it is not.
 pub(crate) async fn register(
-    connection: &Connection,
+    connection: &Arc<Connection>,
     stream: &str,
     arn: &str,
     name: &str,
 ) -> Result<Way> {
     let registration = Registration {
-        connection,
-        stream,
-        arn,
-        name,
+        connection: connection.clone(),
+        stream: stream.to_owned(),
+        arn: arn.to_owned(),
+        name: name.to_owned(),
     };
-    match registration.make().await {
-        Ok(consumer) => Ok(Way::FanOut(consumer)),
-        Err(error)
-            if connection.config.consumer.fan_out_fallback
-                && matches!(error.kind(), ErrorKind::Denied | ErrorKind::Throttled) =>
-        {
-            event!(
-                warn, "millstream.kinesis.fan_out.refused",
-                stream, consumer = name, error = %Causes(&error),
-                "enhanced fan-out is refused, and the stream is polled instead"
-            );
-            Ok(Way::Polling)
-        }
-        Err(error) => Err(error.with_stream(stream)),
-    }
+    let fallback = connection.config.consumer.fan_out_fallback;
+    let consumer = StreamConsumer::register(stream, name, fallback, registration).await?;
+    Ok(Way::FanOut(Arc::new(consumer)))
 }
 
-struct Registration<'a> {
-    connection: &'a Connection,
-    stream: &'a str,
-    arn: &'a str,
-    name: &'a str,
+#[derive(Debug)]
+struct Registration {
+    connection: Arc<Connection>,
+    stream: String,
+    arn: String,
+    name: String,
 }
 
-impl Registration<'_> {
-    async fn make(&self) -> Result<Arc<str>> {
+#[async_trait]
+impl Registrar for Registration {
+    async fn register(&self, attempts: Attempts) -> Result<Arc<str>> {
         let within = self.connection.config.request_timeout;
         let deadline = Instant::now() + within;
         while Instant::now() < deadline {
-            match self.look().await? {
+            match self.look(attempts).await? {
                 Some((consumer, ConsumerStatus::Active)) => return Ok(consumer),
                 Some(_) => sleep(BETWEEN).await,
-                None => self.ask_for().await?,
+                None => self.ask_for(attempts).await?,
             }
         }
         let message = format!(
@@ -73,14 +64,16 @@ impl Registration<'_> {
         );
         Err(Error::new(ErrorKind::Timeout, JOIN, message))
     }
+}
 
-    async fn look(&self) -> Result<Option<(Arc<str>, ConsumerStatus)>> {
+impl Registration {
+    async fn look(&self, attempts: Attempts) -> Result<Option<(Arc<str>, ConsumerStatus)>> {
         let call = || async {
             let ask = self.connection.kinesis.describe_stream_consumer();
-            let ask = ask.stream_arn(self.arn).consumer_name(self.name);
+            let ask = ask.stream_arn(&self.arn).consumer_name(&self.name);
             ask.send().await.map_err(|e| self.connection.error(JOIN, e))
         };
-        let answer = match self.connection.ask(JOIN, call).await {
+        let answer = match self.ask(attempts, call).await {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             answer => answer?,
         };
@@ -88,10 +81,10 @@ impl Registration<'_> {
         Ok(found.map(|found| (found.consumer_arn.into(), found.consumer_status)))
     }
 
-    async fn ask_for(&self) -> Result<()> {
+    async fn ask_for(&self, attempts: Attempts) -> Result<()> {
         let call = || async {
             let ask = self.connection.kinesis.register_stream_consumer();
-            let ask = ask.stream_arn(self.arn).consumer_name(self.name);
+            let ask = ask.stream_arn(&self.arn).consumer_name(&self.name);
             match ask.send().await {
                 Ok(_) => Ok(()),
                 // Another member was faster.
@@ -99,6 +92,16 @@ impl Registration<'_> {
                 Err(error) => Err(self.connection.error(JOIN, error)),
             }
         };
-        self.connection.ask(JOIN, call).await
+        self.ask(attempts, call).await
+    }
+
+    async fn ask<T, F>(&self, attempts: Attempts, mut call: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        match attempts {
+            Attempts::Many => self.connection.ask(JOIN, call).await,
+            Attempts::One => call().await,
+        }
     }
 }

@@ -7,6 +7,8 @@ pub(super) enum Until {
     Record,
     /// The first record, or the certainty that a subscription by time begins before it.
     Quiet,
+    /// Enhanced fan-out is no longer refused.
+    Subscribable,
     /// No remaining record may be removed before it is read.
     Safe,
     /// Never.

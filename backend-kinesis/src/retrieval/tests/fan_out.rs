@@ -7,8 +7,9 @@ use millstream_core::ErrorKind;
 use tokio::time::{Instant, sleep};
 
 use super::super::source::Spot;
-use super::super::{Begin, ReadEvent, Settings, Way};
+use super::super::{Begin, ReadEvent, Settings};
 use super::fake::{End, Fake, Request, iterator};
+use super::registry::fan_out;
 use super::{Run, ago, position, run_with, secs, settings};
 
 const SUBSCRIBE: fn(&Request) -> bool = |request| matches!(request, Request::Subscribe(_));
@@ -18,7 +19,7 @@ fn run(fake: &Arc<Fake>, begin: Begin) -> Run {
     run_with(
         fake,
         Settings {
-            way: Way::FanOut("arn".into()),
+            way: fan_out(),
             ..settings(begin)
         },
     )
@@ -222,28 +223,6 @@ async fn ends_however_it_is_told() {
         }
         assert_eq!(fake.times(POLL).is_empty(), end != End::Never);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn polls_where_it_may_not_subscribe_if_that_is_wanted() {
-    let fake = Fake::new(1..=25);
-    fake.lock().subscribe_faults = [ErrorKind::Denied].into();
-    let mut refused = run(&fake, Begin::Earliest);
-    match refused.next().await {
-        ReadEvent::Failed(error) => assert_eq!(error.kind(), ErrorKind::Denied),
-        event => panic!("{event:?}"),
-    }
-    fake.lock().subscribe_faults = [ErrorKind::Denied].into();
-    let mut run = run_with(
-        &fake,
-        Settings {
-            way: Way::FanOut("arn".into()),
-            fallback: true,
-            ..settings(Begin::Earliest)
-        },
-    );
-    run.expect(1..=25).await;
-    assert!(!fake.times(POLL).is_empty());
 }
 
 #[tokio::test(start_paused = true)]

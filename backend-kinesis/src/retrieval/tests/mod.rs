@@ -2,9 +2,11 @@
 
 mod ends;
 mod fake;
+mod fall_back;
 mod fan_out;
 mod flow;
 mod places;
+mod registry;
 mod storm;
 mod unpacked;
 
@@ -51,7 +53,6 @@ fn settings(begin: Begin) -> Settings {
         batch_bytes: usize::MAX,
         poll_interval: Duration::from_millis(250),
         poll_records: 10_000,
-        fallback: false,
         silence: Duration::from_secs(35),
     }
 }

@@ -12,6 +12,7 @@ use super::super::place::Place;
 use super::super::source::Spot;
 use super::super::{Begin, ReadEvent, Settings, Way};
 use super::fake::{Fake, Request, iterator, raw};
+use super::registry::fan_out;
 use super::{Run, ago, position, run, run_with, secs, settings};
 use crate::aggregate::Carrier;
 
@@ -428,7 +429,7 @@ async fn read_to_gap(run: &mut Run, earliest: &str) -> Option<Position> {
 
 #[tokio::test(start_paused = true)]
 async fn what_goes_while_it_is_read_is_told() {
-    for way in [Way::Polling, Way::FanOut("arn".into())] {
+    for way in [Way::Polling, fan_out()] {
         let fake = Fake::new(1..=200);
         fake.lock().age = secs(DAY);
         let mut run = run_with(

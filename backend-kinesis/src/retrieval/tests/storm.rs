@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::super::{Begin, ReadEvent, Settings, Way};
 use super::fake::{End, Fake};
+use super::registry::fan_out;
 use super::{position, run_with, settings};
 
 const PASSING: [ErrorKind; 3] = [
@@ -26,7 +27,7 @@ async fn storm(seed: u64) {
         .expect("there are some");
     let way = match rng.bool() {
         true => Way::Polling,
-        false => Way::FanOut("arn".into()),
+        false => fan_out(),
     };
     let mut run = run_with(
         &fake,
