@@ -12,9 +12,10 @@ use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Position};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::contention::Incident;
 use super::hand::Done;
 use super::reading::Reading;
-use super::source::{Spot, Subscription};
+use super::source::{Spot, SubscribeError, Subscription};
 use super::stream_consumer::StreamConsumer;
 use super::until::Until;
 
@@ -24,6 +25,9 @@ pub(super) const SILENCE: Duration = Duration::from_secs(35);
 
 /// The minimum time between two calls.
 const LEAST: Duration = Duration::from_secs(1);
+
+/// A subscription that ends before this age ends early. Kinesis ends it after 5 minutes.
+const EARLY: Duration = Duration::from_secs(240);
 
 /// Why a reader no longer subscribes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,18 +82,23 @@ impl<T: Clone> Reading<T> {
             // The call ends with the first event, which no timeout of the AWS SDK covers.
             let subscribing = self.source.subscribe(&arn, &spot);
             let subscribed = timeout(self.settings.silence, subscribing).await;
-            match subscribed.unwrap_or_else(|_| Err(self.silent())) {
+            match subscribed.unwrap_or_else(|_| Err(self.silent().into())) {
                 Ok(subscription) => {
                     consumer.accepted();
-                    match self.receive(subscription, &mut feed).await? {
+                    match self.receive(subscription, &mut feed, consumer).await? {
                         Next::Another => {}
                         Next::Polling => return Ok(Stopped::Closed),
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::Denied && consumer.has_fallback() => {
+                Err(SubscribeError { error, .. })
+                    if error.kind() == ErrorKind::Denied && consumer.has_fallback() =>
+                {
                     consumer.refused(&error);
                 }
-                Err(error) => {
+                Err(SubscribeError { error, is_in_use }) => {
+                    if is_in_use {
+                        self.note_incident(Incident::Rejected, consumer);
+                    }
                     self.place.refuse(&spot, error.kind());
                     if error.is_retryable() {
                         feed.after = after;
@@ -110,13 +119,23 @@ impl<T: Clone> Reading<T> {
         &mut self,
         mut subscription: Box<dyn Subscription>,
         feed: &mut Feed,
+        consumer: &StreamConsumer,
     ) -> Result<Next, Done> {
+        let begun = Instant::now();
         loop {
             let asked = SystemTime::now();
             let answer = match timeout(self.settings.silence, subscription.next()).await {
                 Ok(Ok(Some(answer))) => answer,
-                Ok(Ok(None)) => return self.look_if_idle(feed).await,
-                Ok(Err(error)) => {
+                Ok(Ok(None)) => {
+                    if begun.elapsed() < EARLY {
+                        self.note_incident(Incident::Replaced, consumer);
+                    }
+                    return self.look_if_idle(feed).await;
+                }
+                Ok(Err(SubscribeError { error, is_in_use })) => {
+                    if is_in_use {
+                        self.note_incident(Incident::Replaced, consumer);
+                    }
                     self.on_error(error).await?;
                     return Ok(Next::Another);
                 }
@@ -145,6 +164,13 @@ impl<T: Clone> Reading<T> {
             if self.look_if_idle(feed).await? == Next::Polling {
                 return Ok(Next::Polling);
             }
+        }
+    }
+
+    /// Records that another subscription takes the place of the reader's. Too often, that is reported.
+    fn note_incident(&mut self, incident: Incident, consumer: &StreamConsumer) {
+        if let Some(incidents) = self.contention.note(incident, Instant::now()) {
+            consumer.report_contention(self.settings.partition.id(), incidents);
         }
     }
 

@@ -15,6 +15,7 @@
 mod answer;
 mod batch;
 mod budget;
+mod contention;
 mod distribution;
 mod end;
 mod fan_out;

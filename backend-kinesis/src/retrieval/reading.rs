@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::answer::Answer;
 use super::batch::Batch;
 use super::budget::Demand;
+use super::contention::Contention;
 use super::fan_out::Stopped;
 use super::hand::{Done, Hand};
 use super::limit::Limit;
@@ -54,6 +55,7 @@ pub(super) struct Reading<T> {
     pub(super) limit: Limit,
     pub(super) demand: Demand,
     pub(super) hand: Hand<T>,
+    pub(super) contention: Contention,
     unpacker: Unpacker,
     /// The last reported lag.
     behind: Option<Duration>,
@@ -74,6 +76,7 @@ impl<T: Clone> Reading<T> {
             limit: Limit::new(settings.poll_records),
             demand: Demand::new(settings.budget.clone()),
             hand,
+            contention: Contention::default(),
             unpacker: Unpacker::new(&settings),
             behind: None,
             handed: match settings.begin {

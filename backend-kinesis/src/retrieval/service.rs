@@ -12,7 +12,7 @@ use aws_sdk_kinesis::types::{
 use millstream_core::{Error, ErrorKind, Partition, Result};
 
 use super::answer::{Answer, behind, raws};
-use super::source::{Source, Spot, Subscription};
+use super::source::{Source, Spot, SubscribeError, Subscription};
 use crate::connection::Connection;
 use crate::error;
 use crate::stream::{self, Shard};
@@ -103,7 +103,11 @@ impl Source for Service {
         })
     }
 
-    async fn subscribe(&self, consumer: &str, from: &Spot) -> Result<Box<dyn Subscription>> {
+    async fn subscribe(
+        &self,
+        consumer: &str,
+        from: &Spot,
+    ) -> Result<Box<dyn Subscription>, SubscribeError> {
         let (kind, number, time) = words(from);
         let begin = StartingPosition::builder()
             .r#type(kind)
@@ -120,7 +124,13 @@ impl Source for Service {
             .shard_id(self.partition.id())
             .starting_position(begin);
         let output = ask.send().await;
-        let output = output.map_err(|e| self.error(e))?;
+        let output = output.map_err(|e| {
+            let service = e.as_service_error();
+            SubscribeError {
+                is_in_use: service.is_some_and(|e| e.is_resource_in_use_exception()),
+                error: self.error(e),
+            }
+        })?;
         Ok(Box::new(Pushed {
             output,
             partition: self.partition.clone(),
@@ -141,10 +151,16 @@ struct Pushed {
 
 #[async_trait]
 impl Subscription for Pushed {
-    async fn next(&mut self) -> Result<Option<Answer>> {
+    async fn next(&mut self) -> Result<Option<Answer>, SubscribeError> {
         loop {
             let event = self.output.event_stream.recv().await;
-            let event = event.map_err(|e| pushed_error(e).with_partition(&self.partition))?;
+            let event = event.map_err(|e| {
+                let service = e.as_service_error();
+                SubscribeError {
+                    is_in_use: service.is_some_and(|e| e.is_resource_in_use_exception()),
+                    error: pushed_error(e).with_partition(&self.partition),
+                }
+            })?;
             match event {
                 None => return Ok(None),
                 Some(Event::SubscribeToShardEvent(event)) => {

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use millstream_core::{Position, Result};
+use millstream_core::{Error, Position, Result};
 
 use super::answer::Answer;
 use crate::stream::Shard;
@@ -30,8 +30,12 @@ pub(super) trait Source: Debug + Send + Sync {
     /// Returns the next records, `most` at most. `Invalid` if the iterator has expired.
     async fn records(&self, iterator: &str, most: usize) -> Result<Answer>;
 
-    /// Subscribes to pushed records for 5 minutes. `Unavailable` while another subscription is active.
-    async fn subscribe(&self, consumer: &str, from: &Spot) -> Result<Box<dyn Subscription>>;
+    /// Subscribes to pushed records for 5 minutes.
+    async fn subscribe(
+        &self,
+        consumer: &str,
+        from: &Spot,
+    ) -> Result<Box<dyn Subscription>, SubscribeError>;
 
     /// Returns all shards of the stream. `NotFound` if there is no stream.
     async fn shards(&self) -> Result<Vec<Shard>>;
@@ -41,5 +45,22 @@ pub(super) trait Source: Debug + Send + Sync {
 #[async_trait]
 pub(super) trait Subscription: Debug + Send {
     /// Returns the next records; `None` when the time is over. Cancel safe.
-    async fn next(&mut self) -> Result<Option<Answer>>;
+    async fn next(&mut self) -> Result<Option<Answer>, SubscribeError>;
+}
+
+/// An error of a subscription.
+#[derive(Debug)]
+pub(super) struct SubscribeError {
+    pub(super) error: Error,
+    /// Whether another subscription for the consumer and the shard is active. The kind is `Unavailable` then.
+    pub(super) is_in_use: bool,
+}
+
+impl From<Error> for SubscribeError {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            is_in_use: false,
+        }
+    }
 }

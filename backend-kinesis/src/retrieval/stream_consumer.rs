@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,6 +41,8 @@ pub(crate) struct StreamConsumer {
     consumer: Arc<Shared>,
     /// The task that registers again. `None` without `fan_out_fallback`.
     registering: Option<AbortHandle>,
+    /// Whether it was reported that others use the consumer.
+    is_contended: AtomicBool,
 }
 
 /// The part that the task uses as well.
@@ -93,6 +96,7 @@ impl StreamConsumer {
         Ok(Self {
             consumer,
             registering: registering.map(|task| task.abort_handle()),
+            is_contended: AtomicBool::new(false),
         })
     }
 
@@ -132,6 +136,23 @@ impl StreamConsumer {
     /// Handles a refused subscription: until the consumer has been registered again, readers poll.
     pub(super) fn refused(&self, error: &Error) {
         self.consumer.refuse(error);
+    }
+
+    /// Reports that others use the consumer: so many times within a minute, they took the place of a reader. Reported once.
+    pub(super) fn report_contention(&self, partition: &str, incidents: usize) {
+        if self.is_contended.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        event!(
+            warn,
+            "millstream.kinesis.fan_out.contended",
+            stream = %self.consumer.stream,
+            consumer = %self.consumer.name,
+            partition,
+            incidents,
+            "subscriptions are replaced every few seconds: another group seems to use this consumer name. Set \
+             `consumer.fan_out_name`"
+        );
     }
 }
 

@@ -10,8 +10,11 @@ use millstream_core::{Error, ErrorKind, Position, Result};
 use tokio::time::{Instant, sleep};
 
 use super::super::answer::{Answer, Raw};
-use super::super::source::{Source, Spot, Subscription};
+use super::super::source::{Source, Spot, SubscribeError, Subscription};
 use crate::stream::{HashRange, Shard};
+
+/// The minimum time between two subscriptions of which the first one is active.
+const LEAST: Duration = Duration::from_secs(5);
 
 /// The lifetime of an iterator and of a subscription.
 const LIFE: Duration = Duration::from_secs(300);
@@ -48,6 +51,12 @@ pub(super) struct Inner {
     pub(super) empty_answers: usize,
     pub(super) end: End,
     pub(super) silent: bool,
+    /// Whether a subscription is rejected within 5 seconds of another one, and replaces it later.
+    pub(super) is_exclusive: bool,
+    /// The number of accepted subscriptions. The last one is active.
+    subscriptions: u64,
+    /// When the active subscription began.
+    active: Option<Instant>,
     pub(super) requests: Vec<(Instant, Request)>,
 }
 
@@ -107,6 +116,9 @@ impl Fake {
             empty_answers: 0,
             end: End::NoNumber,
             silent: false,
+            is_exclusive: false,
+            subscriptions: 0,
+            active: None,
             requests: Vec::new(),
         })))
     }
@@ -154,6 +166,14 @@ impl Fake {
 
 pub(super) fn error(kind: ErrorKind) -> Error {
     Error::new(kind, "read", "as the test wants it")
+}
+
+/// Returns the error of a subscription while another one is active.
+fn in_use() -> SubscribeError {
+    SubscribeError {
+        error: error(ErrorKind::Unavailable),
+        is_in_use: true,
+    }
 }
 
 fn fault(faults: &mut VecDeque<ErrorKind>) -> Result<()> {
@@ -236,12 +256,24 @@ impl Source for Arc<Fake> {
         Ok(answer)
     }
 
-    async fn subscribe(&self, _: &str, spot: &Spot) -> Result<Box<dyn Subscription>> {
+    async fn subscribe(
+        &self,
+        _: &str,
+        spot: &Spot,
+    ) -> Result<Box<dyn Subscription>, SubscribeError> {
         let mut inner = self.begin(Request::Subscribe(spot.clone())).await;
         fault(&mut inner.subscribe_faults)?;
+        let is_active = inner.active.is_some_and(|since| since.elapsed() < LEAST);
+        if inner.is_exclusive && is_active {
+            return Err(in_use());
+        }
+        let index = inner.find(spot)?;
+        inner.subscriptions += 1;
+        inner.active = Some(Instant::now());
         Ok(Box::new(Pushed {
             fake: self.clone(),
-            index: inner.find(spot)?,
+            number: inner.subscriptions,
+            index,
             ends: Instant::now() + LIFE,
         }))
     }
@@ -276,13 +308,23 @@ pub(super) fn iterator(index: usize) -> String {
 #[derive(Debug)]
 struct Pushed {
     fake: Arc<Fake>,
+    number: u64,
     index: usize,
     ends: Instant,
 }
 
+impl Drop for Pushed {
+    fn drop(&mut self) {
+        let mut inner = self.fake.lock();
+        if inner.subscriptions == self.number {
+            inner.active = None;
+        }
+    }
+}
+
 #[async_trait]
 impl Subscription for Pushed {
-    async fn next(&mut self) -> Result<Option<Answer>> {
+    async fn next(&mut self) -> Result<Option<Answer>, SubscribeError> {
         let begun = Instant::now();
         loop {
             sleep(Duration::from_millis(50)).await;
@@ -292,7 +334,10 @@ impl Subscription for Pushed {
             let mut inner = self.fake.lock();
             fault(&mut inner.push_faults)?;
             if inner.deleted {
-                return Err(error(ErrorKind::NotFound));
+                return Err(error(ErrorKind::NotFound).into());
+            }
+            if inner.is_exclusive && inner.subscriptions != self.number {
+                return Err(in_use());
             }
             let (mut answer, end) = inner.answer(self.index, usize::MAX);
             let is_end = inner.closed && end == inner.records.len() && inner.end != End::Never;

@@ -1,5 +1,6 @@
 //! A reader against a shard in memory, under a clock that is paused while there is work.
 
+mod contended;
 mod ends;
 mod fake;
 mod fall_back;
