@@ -80,23 +80,32 @@ impl<T: Clone> Reading<T> {
     }
 
     /// Lists all shards of the stream, retried until there is a result.
-    pub(super) async fn listed(&mut self) -> Result<Vec<Shard>, Done> {
+    async fn listed(&mut self) -> Result<Vec<Shard>, Done> {
         loop {
             match self.source.shards().await {
                 Ok(shards) => return Ok(shards),
-                Err(error) if error.is_retryable() => sleep(self.pace.failed()).await,
-                // Not the shard but the stream is gone.
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    let message = "the stream was deleted";
-                    let gone = Error::new(ErrorKind::NotFound, "read", message);
-                    let gone = gone
-                        .with_partition(&self.settings.partition)
-                        .with_source(error);
-                    return Err(self.fail(gone).await);
-                }
-                Err(error) => return Err(self.fail(error).await),
+                Err(error) => self.on_unlisted(error).await?,
             }
         }
+    }
+
+    /// Handles shards that could not be listed. Waits before the next attempt.
+    pub(super) async fn on_unlisted(&mut self, error: Error) -> Result<(), Done> {
+        if error.is_retryable() {
+            sleep(self.pace.failed()).await;
+            return Ok(());
+        }
+        let error = match error.kind() {
+            // Not the shard but the stream is gone.
+            ErrorKind::NotFound => {
+                let message = "the stream was deleted";
+                let gone = Error::new(ErrorKind::NotFound, "read", message);
+                gone.with_partition(&self.settings.partition)
+                    .with_source(error)
+            }
+            _ => error,
+        };
+        Err(self.fail(error).await)
     }
 
     fn children(&self, shards: &[Shard]) -> Vec<Shard> {

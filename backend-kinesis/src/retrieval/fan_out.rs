@@ -130,7 +130,7 @@ impl<T: Clone> Reading<T> {
                     if begun.elapsed() < EARLY {
                         self.note_incident(Incident::Replaced, consumer);
                     }
-                    return self.look_if_idle(feed).await;
+                    return self.look_if_idle(feed, consumer).await;
                 }
                 Ok(Err(SubscribeError { error, is_in_use })) => {
                     if is_in_use {
@@ -142,7 +142,7 @@ impl<T: Clone> Reading<T> {
                 Err(_) => {
                     // Nothing has failed: the next one need not wait.
                     _ = self.silent();
-                    return self.look_if_idle(feed).await;
+                    return self.look_if_idle(feed, consumer).await;
                 }
             };
             if !answer.records.is_empty() {
@@ -161,7 +161,7 @@ impl<T: Clone> Reading<T> {
             if self.place.is_at_risk() {
                 return Ok(Next::Another);
             }
-            if self.look_if_idle(feed).await? == Next::Polling {
+            if self.look_if_idle(feed, consumer).await? == Next::Polling {
                 return Ok(Next::Polling);
             }
         }
@@ -193,15 +193,30 @@ impl<T: Clone> Reading<T> {
     }
 
     /// Checks whether the shard is closed, if no record arrived for long: not every service that pushes records
-    /// reports shard end, but polling always does.
-    async fn look_if_idle(&mut self, feed: &mut Feed) -> Result<Next, Done> {
-        if feed.idle.elapsed() < self.settings.silence {
+    /// reports shard end, but polling always does. All readers of the stream share a list of the shards.
+    async fn look_if_idle(
+        &mut self,
+        feed: &mut Feed,
+        consumer: &StreamConsumer,
+    ) -> Result<Next, Done> {
+        let silence = self.settings.silence;
+        if feed.idle.elapsed() < silence {
             return Ok(Next::Another);
         }
-        feed.idle = Instant::now();
-        let shards = self.listed().await?;
+        let listed = match consumer.listing.get(&*self.source, silence / 2).await {
+            Ok(Some(listed)) => listed,
+            Ok(None) => return Ok(Next::Another),
+            Err(error) => {
+                feed.idle = Instant::now();
+                self.on_unlisted(error).await?;
+                return Ok(Next::Another);
+            }
+        };
+        // The shard may have been closed since then, so the next list must not be later than if it was the reader's own.
+        feed.idle = listed.at;
         let id = self.settings.partition.id();
-        let is_closed = shards.iter().any(|shard| *shard.id == *id && !shard.open);
+        let mut shards = listed.shards.iter();
+        let is_closed = shards.any(|shard| *shard.id == *id && !shard.open);
         Ok(match is_closed {
             true => Next::Polling,
             false => Next::Another,

@@ -21,6 +21,7 @@ mod end;
 mod fan_out;
 mod hand;
 mod limit;
+mod listing;
 mod pace;
 mod place;
 mod poll;

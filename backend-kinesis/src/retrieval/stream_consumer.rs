@@ -16,6 +16,8 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use super::listing::Listing;
+
 /// The time between two attempts to register while enhanced fan-out is refused. It varies by a quarter, so that members
 /// that were refused together do not try together: RegisterStreamConsumer is limited to 5 calls per second.
 pub(super) const RETRY: Duration = Duration::from_secs(240);
@@ -43,6 +45,8 @@ pub(crate) struct StreamConsumer {
     registering: Option<AbortHandle>,
     /// Whether it was reported that others use the consumer.
     is_contended: AtomicBool,
+    /// The shards of the stream.
+    pub(super) listing: Listing,
 }
 
 /// The part that the task uses as well.
@@ -97,6 +101,7 @@ impl StreamConsumer {
             consumer,
             registering: registering.map(|task| task.abort_handle()),
             is_contended: AtomicBool::new(false),
+            listing: Listing::default(),
         })
     }
 

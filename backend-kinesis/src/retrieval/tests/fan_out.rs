@@ -14,6 +14,7 @@ use super::{Run, ago, position, run_with, secs, settings};
 
 const SUBSCRIBE: fn(&Request) -> bool = |request| matches!(request, Request::Subscribe(_));
 const POLL: fn(&Request) -> bool = |request| *request == Request::Records;
+const LIST: fn(&Request) -> bool = |request| *request == Request::Shards;
 
 fn run(fake: &Arc<Fake>, begin: Begin) -> Run {
     run_with(
@@ -247,5 +248,35 @@ async fn a_stream_that_is_gone_is_told() {
     match run.next().await {
         ReadEvent::Failed(error) => assert_eq!(error.kind(), ErrorKind::NotFound),
         event => panic!("{event:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn quiet_shards_are_listed_once_for_all_readers_and_their_end_is_noticed() {
+    let fake = Fake::new([]);
+    fake.lock().end = End::Never;
+    let way = fan_out();
+    let mut runs: Vec<_> = (0..20)
+        .map(|_| {
+            let settings = Settings {
+                way: way.clone(),
+                ..settings(Begin::Earliest)
+            };
+            run_with(&fake, settings)
+        })
+        .collect();
+    runs[0].expect_nothing(secs(1_000)).await;
+    let lists = fake.times(LIST).len();
+    assert!(lists <= 60, "20 readers listed the shards {lists} times");
+    let closed = Instant::now();
+    fake.close(&["shard-2"]);
+    for run in &mut runs {
+        match run.next().await {
+            ReadEvent::Ended { children } => assert_eq!(children.len(), 1),
+            event => panic!("{event:?}"),
+        }
+        // One interval, one event of a subscription, and the polls.
+        let noticed = closed.elapsed();
+        assert!(noticed <= secs(35 + 5 + 2), "noticed after {noticed:?}");
     }
 }
