@@ -39,6 +39,9 @@ pub(super) struct Place {
     since: SystemTime,
     /// When the start of [`Begin::Latest`] was pinned.
     pinned: Option<SystemTime>,
+    /// For [`Begin::Latest`], the time from which the reader continues. Earlier records are from before the start, and left
+    /// out until a later one arrives: a service without a record of that time may begin at the oldest one.
+    floor: Option<SystemTime>,
     /// Whether an early record may still arrive for [`Begin::At`].
     early: bool,
     /// When the start at [`Begin::Earliest`] or [`Begin::At`] was resolved.
@@ -107,6 +110,7 @@ impl Place {
             certain: tip.map(Since::time),
             since: tip.unwrap_or_else(SystemTime::now),
             pinned,
+            floor: None,
             early,
             resolved: resolved.map(|at| (at, Since::time(at))),
             unknown: false,
@@ -157,7 +161,6 @@ impl Place {
     /// Returns the position for the next request.
     pub(super) fn look(&mut self) -> Spot {
         (self.met, self.moved) = (false, false);
-        let time = |at: SystemTime| Spot::Time(at.checked_sub(SKEW).unwrap_or(UNIX_EPOCH));
         match (self.passed, &self.begin) {
             (Some(_), _) if self.unknown => Spot::Earliest,
             (Some(passed), _) => Spot::At(passed),
@@ -166,8 +169,15 @@ impl Place {
             (None, Begin::At(at)) => Spot::Time(at.checked_sub(MILLI).unwrap_or(UNIX_EPOCH)),
             // Its time is rejected, so the clocks are far apart. All stored records are read,
             // because any of them may be after that time.
-            (None, Begin::Latest(_)) if self.unknown => Spot::Earliest,
-            (None, Begin::Latest(_)) if self.certain.is_some() => time(self.since),
+            (None, Begin::Latest(_)) if self.unknown => {
+                self.floor = None;
+                Spot::Earliest
+            }
+            (None, Begin::Latest(_)) if self.certain.is_some() => {
+                let at = self.since.checked_sub(SKEW).unwrap_or(UNIX_EPOCH);
+                self.floor = Some(at);
+                Spot::Time(at)
+            }
             (None, Begin::Latest(_)) => {
                 self.since = SystemTime::now();
                 self.pinned = Some(self.since);
@@ -259,12 +269,19 @@ impl Place {
                 };
             }
         } else if self.may_have_lost_its_first() {
+            self.floor = None;
             return Meeting::Gap { after: None };
         }
         match (&self.begin, raw.arrival) {
             // Kinesis knows whole milliseconds.
             (Begin::At(at), Some(arrival)) if self.early && arrival < whole(*at) => Meeting::Old,
-            _ => Meeting::New,
+            (_, Some(arrival)) if self.floor.is_some_and(|floor| arrival < whole(floor)) => {
+                Meeting::Old
+            }
+            _ => {
+                self.floor = None;
+                Meeting::New
+            }
         }
     }
 

@@ -51,6 +51,8 @@ pub(super) struct Inner {
     pub(super) empty_answers: usize,
     pub(super) end: End,
     pub(super) silent: bool,
+    /// Whether a time after that of the last record leads to the oldest one.
+    pub(super) is_lost_in_time: bool,
     /// Whether a subscription is rejected within 5 seconds of another one, and replaces it later.
     pub(super) is_exclusive: bool,
     /// The number of accepted subscriptions. The last one is active.
@@ -116,6 +118,7 @@ impl Fake {
             empty_answers: 0,
             end: End::NoNumber,
             silent: false,
+            is_lost_in_time: false,
             is_exclusive: false,
             subscriptions: 0,
             active: None,
@@ -201,7 +204,11 @@ impl Inner {
                 index(&|raw| raw.position < wanted || (skip && raw.position == wanted))
             }
             Spot::Time(at) if *at > SystemTime::now() => return Err(error(ErrorKind::Invalid)),
-            Spot::Time(at) => index(&|raw| raw.arrival.is_some_and(|arrival| arrival < *at)),
+            Spot::Time(at) => {
+                let found = index(&|raw| raw.arrival.is_some_and(|arrival| arrival < *at));
+                let is_lost = self.is_lost_in_time && found == self.records.len();
+                if is_lost { 0 } else { found }
+            }
             Spot::Earliest => 0,
             Spot::Latest => self.records.len(),
         };

@@ -140,6 +140,20 @@ async fn nothing_between_a_pin_and_the_first_subscription_is_lost_or_repeated() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_without_a_record_of_a_time_repeats_no_earlier_ones() {
+    let (fake, begin) = pinned(11);
+    {
+        let mut inner = fake.lock();
+        inner.is_lost_in_time = true;
+        inner.page = 7;
+    }
+    let mut run = run(&fake, begin);
+    run.expect_nothing(secs(1_000)).await;
+    fake.store(21..=45);
+    run.expect(21..=45).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_first_subscription_that_is_refused_by_its_time_reads_no_earlier_records() {
     let (fake, begin) = pinned(11);
     // The clock is far ahead of that of Kinesis.
