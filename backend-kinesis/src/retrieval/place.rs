@@ -48,6 +48,8 @@ pub(super) struct Place {
     resolved: Option<(SystemTime, Since)>,
     /// Whether Kinesis does not know `passed`, or rejects the start time.
     unknown: bool,
+    /// Whether Kinesis has rejected the time that replaces one in the future, too.
+    is_far_apart: bool,
 }
 
 /// A time in the past, stored so that it ages by a monotonic clock.
@@ -114,6 +116,7 @@ impl Place {
             early,
             resolved: resolved.map(|at| (at, Since::time(at))),
             unknown: false,
+            is_far_apart: false,
         }
     }
 
@@ -125,6 +128,7 @@ impl Place {
             met: false,
             moved: false,
             unknown: false,
+            is_far_apart: false,
             ..*self
         }
     }
@@ -164,7 +168,17 @@ impl Place {
         match (self.passed, &self.begin) {
             (Some(_), _) if self.unknown => Spot::Earliest,
             (Some(passed), _) => Spot::At(passed),
-            (None, Begin::At(_)) if self.unknown => Spot::Latest,
+            // It is rejected as long as it is in the future. The tip would be too late: the time may pass until that
+            // request arrives. Earlier records are left out.
+            (None, Begin::At(at)) if self.unknown => match self.is_far_apart {
+                false => Spot::Time(
+                    SystemTime::now()
+                        .min(*at)
+                        .checked_sub(SKEW)
+                        .unwrap_or(UNIX_EPOCH),
+                ),
+                true => Spot::Earliest,
+            },
             // Times are sent as binary fractions: a slightly late one would skip a record.
             (None, Begin::At(at)) => Spot::Time(at.checked_sub(MILLI).unwrap_or(UNIX_EPOCH)),
             // Its time is rejected, so the clocks are far apart. All stored records are read,
@@ -192,6 +206,8 @@ impl Place {
     /// that of a record, or a time may be in the future. If the shard is not found, the error is the
     /// same as for a number, and starting at the oldest record is always safe.
     pub(super) fn refuse(&mut self, spot: &Spot, kind: ErrorKind) {
+        self.is_far_apart |=
+            self.unknown && matches!(spot, Spot::Time(_)) && kind == ErrorKind::Invalid;
         self.unknown |= match spot {
             Spot::At(_) => matches!(kind, ErrorKind::Invalid | ErrorKind::NotFound),
             Spot::Time(_) => kind == ErrorKind::Invalid,
@@ -207,7 +223,7 @@ impl Place {
         answered: Instant,
         behind: Option<Duration>,
     ) {
-        self.unknown = false;
+        (self.unknown, self.is_far_apart) = (false, false);
         let Some(behind) = behind else {
             return;
         };

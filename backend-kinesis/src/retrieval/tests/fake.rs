@@ -53,6 +53,8 @@ pub(super) struct Inner {
     pub(super) silent: bool,
     /// Whether a time after that of the last record leads to the oldest one.
     pub(super) is_lost_in_time: bool,
+    /// Whether every time is rejected as one in the future: its clock is far behind.
+    pub(super) rejects_times: bool,
     /// Whether a subscription is rejected within 5 seconds of another one, and replaces it later.
     pub(super) is_exclusive: bool,
     /// The number of accepted subscriptions. The last one is active.
@@ -119,6 +121,7 @@ impl Fake {
             end: End::NoNumber,
             silent: false,
             is_lost_in_time: false,
+            rejects_times: false,
             is_exclusive: false,
             subscriptions: 0,
             active: None,
@@ -203,7 +206,9 @@ impl Inner {
                 let wanted = wanted.with_sub_sequence(0);
                 index(&|raw| raw.position < wanted || (skip && raw.position == wanted))
             }
-            Spot::Time(at) if *at > SystemTime::now() => return Err(error(ErrorKind::Invalid)),
+            Spot::Time(at) if self.rejects_times || *at > SystemTime::now() => {
+                return Err(error(ErrorKind::Invalid));
+            }
             Spot::Time(at) => {
                 let found = index(&|raw| raw.arrival.is_some_and(|arrival| arrival < *at));
                 let is_lost = self.is_lost_in_time && found == self.records.len();

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use millstream_core::{ErrorKind, Position, Record};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use super::super::answer::Raw;
@@ -204,10 +205,32 @@ async fn a_time_to_come_is_waited_for() {
         raw.arrival = Some(at + secs(1));
     }
     run.expect(26..=30).await;
-    assert_eq!(
-        fake.spots()[..2],
-        [Spot::Time(at - Duration::from_millis(1)), Spot::Latest]
-    );
+    let spots = fake.spots();
+    assert_eq!(spots[0], Spot::Time(at - Duration::from_millis(1)));
+    let is_soon = |spot: &Spot| matches!(spot, Spot::Time(soon) if *soon <= ago(5));
+    assert!(is_soon(&spots[1]), "{spots:?}");
+}
+
+/// Records are stored after the first request, and before the one that follows its rejection.
+#[tokio::test(start_paused = true)]
+async fn a_time_that_comes_between_two_requests_loses_nothing() {
+    for is_far_apart in [false, true] {
+        let fake = Fake::new(1..=20);
+        fake.lock().rejects_times = is_far_apart;
+        let at = SystemTime::now() + secs(3_600);
+        let mut run = run(&fake, Begin::At(at));
+        while fake.spots().is_empty() {
+            yield_now().await;
+        }
+        fake.store(21..=25);
+        for raw in &mut fake.lock().records[20..] {
+            raw.arrival = Some(at + secs(1));
+        }
+        run.expect(21..=25).await;
+        let is_time = |spot: &&Spot| matches!(spot, Spot::Time(_));
+        let times = fake.spots().iter().filter(is_time).count();
+        assert_eq!(times, 2, "the second one is rejected: {is_far_apart}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
