@@ -3,7 +3,8 @@
 //! AWS does not document the format. The numbers in [its examples][examples], and those of the emulators, are 47
 //! hexadecimal digits: a `2`, nine digits with the second in which the shard was created, and the rest. Kinesis
 //! refuses to read a shard from a number with another second: "it did not come from this stream". Emulators accept it,
-//! and so skip every record before it. A number in any other format is never judged.
+//! and so skip every record before it. A number in any other format is never judged, and streams of the same second are
+//! not told apart.
 //!
 //! [examples]: https://docs.aws.amazon.com/streams/latest/dev/fundamental-stream.html
 
