@@ -84,7 +84,7 @@ pub struct Retention {
 /// |---|---|---|---|
 /// | largest record ([`Limits::record_bytes`]) | 1 MiB | 999,964 bytes | 1 MiB |
 /// | its size | [`Record::size`] | plus the encoded lengths of header names and values | as stored: with its partition key, and an envelope if it has headers or a timestamp, or is a tombstone |
-/// | keys ([`Limits::key_bytes`]) | 256 bytes | as large as a record | 1 to 256 bytes of UTF-8, not starting with `millstream:-:` |
+/// | keys ([`Limits::key_bytes`]) | 256 bytes | as large as a record | UTF-8 of 1 to 256 UTF-16 code units, not starting with `millstream:-:` |
 /// | header names | any | without NUL | not starting with NUL |
 /// | timestamps | any | 1970-01-01T00:00:00.001Z or later | any |
 /// | records and bytes in a batch | 10,000; 16 MiB | 1,000; 1 MiB | 100; 5 MiB |

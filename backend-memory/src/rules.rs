@@ -46,6 +46,7 @@ impl StreamRules {
         StreamLimits {
             record_bytes: self.record_bytes,
             key_bytes: self.key_bytes,
+            key_chars: is_kinesis.then_some(kinesis::KEY_CHARS),
             empty_key: !is_kinesis,
             text_key: is_kinesis,
             batch_records,

@@ -102,6 +102,7 @@ impl Harness for Broker {
         driver::StreamLimits {
             record_bytes: self.config.limits.record_bytes.unwrap_or(1 << 20),
             key_bytes: self.config.limits.key_bytes.unwrap_or(256),
+            key_chars: None,
             empty_key: true,
             text_key: false,
             batch_records: usize::MAX,

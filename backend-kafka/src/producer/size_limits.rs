@@ -53,6 +53,7 @@ impl SizeLimits {
             record_bytes: self.max_record_bytes(),
             // A key has no limit of its own, only the record's.
             key_bytes: self.max_record_bytes(),
+            key_chars: None,
             empty_key: true,
             text_key: false,
             batch_records: 1_000,

@@ -66,6 +66,9 @@ pub(crate) use open::open;
 /// A call returns when all its records have results, so large calls make all records wait for the slowest.
 const CALL_RECORDS: usize = 100;
 
+/// The largest partition key in characters. AWS does not say what it counts; UTF-16 code units are accepted in any case.
+const KEY_CHARS: usize = 256;
+
 struct Producer {
     stream: Arc<str>,
     settings: Settings,
@@ -169,7 +172,9 @@ impl driver::Producer for Producer {
     fn limits(&self) -> StreamLimits {
         StreamLimits {
             record_bytes: self.settings.record_bytes,
-            key_bytes: 256,
+            // Of 3 bytes each, at most: those of 4 count twice.
+            key_bytes: KEY_CHARS * 3,
+            key_chars: Some(KEY_CHARS),
             empty_key: false,
             text_key: true,
             batch_records: CALL_RECORDS,

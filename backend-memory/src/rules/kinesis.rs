@@ -10,7 +10,10 @@ use millstream_core::driver::to_millis;
 use crate::error::BrokerError;
 
 pub(super) const RECORD_BYTES: usize = 1 << 20;
-pub(super) const KEY_BYTES: usize = 256;
+pub(super) const KEY_CHARS: usize = 256;
+
+/// The largest key in bytes: characters of 4 bytes count twice.
+pub(super) const KEY_BYTES: usize = KEY_CHARS * 3;
 pub(super) const STREAM_NAME_BYTES: usize = 128;
 
 /// The partition keys of records without a key start with this.
@@ -28,8 +31,11 @@ pub(super) fn check(record: &Record) -> Result<(), BrokerError> {
         if key.is_empty() {
             return refuse("the key is empty, use at least 1 byte or no key");
         }
-        if std::str::from_utf8(key).is_err() {
+        let Ok(text) = std::str::from_utf8(key) else {
             return refuse("the key is not UTF-8, this stream accepts text keys only");
+        };
+        if text.encode_utf16().count() > KEY_CHARS {
+            return refuse("the key has more than 256 characters");
         }
         if key.starts_with(KEYLESS) {
             return refuse("keys that start with millstream:-: are reserved");

@@ -26,6 +26,9 @@ pub struct StreamLimits {
     pub record_bytes: usize,
     /// Largest key in bytes; a larger one is `Invalid`.
     pub key_bytes: usize,
+    /// Largest text key in UTF-16 code units, which are the characters of most languages, if the broker counts these; a
+    /// longer one is `Invalid`.
+    pub key_chars: Option<usize>,
     /// Whether a key may be empty; if not, an empty one is `Invalid`.
     pub empty_key: bool,
     /// Whether a key must be UTF-8; if so, any other is `Invalid`.

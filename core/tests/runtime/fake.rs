@@ -347,6 +347,7 @@ impl driver::Producer for NoProducer {
         StreamLimits {
             record_bytes: 10,
             key_bytes: 10,
+            key_chars: None,
             empty_key: true,
             text_key: false,
             batch_records: 10,

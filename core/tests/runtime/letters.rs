@@ -30,6 +30,7 @@ impl Default for LetterBox {
         let limits = StreamLimits {
             record_bytes: 10_000,
             key_bytes: 100,
+            key_chars: None,
             empty_key: true,
             text_key: false,
             batch_records: 1_000,

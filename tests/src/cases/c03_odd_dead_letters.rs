@@ -7,6 +7,7 @@ use millstream_core::{ConsumerStats, DeadLetter, Delivery, ErrorKind, Failure, R
 use tokio::sync::oneshot;
 
 use super::cases;
+use super::longest_key::longest_key;
 use super::reader::letters;
 use crate::Harness;
 use crate::fleet::{Fleet, joined};
@@ -212,7 +213,8 @@ async fn c03_dead_letter_of_odd_keys(harness: Arc<dyn Harness>) {
     let mut records = vec![
         Record::new("no key"),
         Record::new("control characters").key("a\0b\n"),
-        Record::new("long").key("k".repeat(limits.key_bytes.min(1_000))),
+        Record::new("long").key(longest_key(&limits, 'k')),
+        Record::new("long in bytes").key(longest_key(&limits, 'é')),
     ];
     if limits.empty_key {
         records.push(Record::new("empty").key(""));

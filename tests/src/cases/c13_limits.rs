@@ -76,7 +76,8 @@ async fn c13_record_too_large(harness: Arc<dyn Harness>) {
 }
 
 async fn c13_key_too_long(harness: Arc<dyn Harness>) {
-    let limit = harness.limits().key_bytes;
+    let limits = harness.limits();
+    let limit = limits.key_chars.unwrap_or(limits.key_bytes);
     let fleet = Fleet::new(harness, 1).await;
     let long = Record::new("x").key("k".repeat(limit + 1));
     refused(&fleet, long, ErrorKind::Invalid, &limit.to_string()).await;

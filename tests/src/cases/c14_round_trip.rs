@@ -8,6 +8,7 @@ use bytes::Bytes;
 use millstream_core::{DeadLetter, Delivery, Headers, Record, Retry};
 
 use super::cases;
+use super::longest_key::longest_key;
 use super::reader::read;
 use crate::Harness;
 use crate::harness::unique_stream;
@@ -70,7 +71,9 @@ async fn c14_keys(harness: Arc<dyn Harness>) {
         Record::new("x").key("car-123"),
         Record::new("x").key("schlüssel-車-🚗"),
         Record::new("x").key(" with spaces\tand\nlines "),
-        Record::new("x").key("k".repeat(limits.key_bytes.min(1_000))),
+        Record::new("x").key(longest_key(&limits, 'k')),
+        Record::new("x").key(longest_key(&limits, 'é')),
+        Record::new("x").key(longest_key(&limits, '🚗')),
     ];
     if limits.empty_key {
         records.push(Record::new("x").key(""));

@@ -36,6 +36,7 @@ mod c13_options;
 mod c14_round_trip;
 mod deleted_streams;
 mod driver_contract;
+mod longest_key;
 mod network;
 mod operations;
 mod pipelines;

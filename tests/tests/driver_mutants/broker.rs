@@ -96,6 +96,7 @@ impl Harness for MutantBroker {
         driver::StreamLimits {
             record_bytes: 1 << 20,
             key_bytes: 256,
+            key_chars: None,
             empty_key: true,
             text_key: false,
             batch_records: usize::MAX,

@@ -25,6 +25,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) const LIMITS: StreamLimits = StreamLimits {
     record_bytes: 1 << 20,
     key_bytes: 256,
+    key_chars: None,
     empty_key: true,
     text_key: false,
     batch_records: 1_000,

@@ -77,6 +77,7 @@ impl Harness for WrongHarness {
         driver::StreamLimits {
             record_bytes: limits.record_bytes.unwrap_or(1 << 20),
             key_bytes: limits.key_bytes.unwrap_or(256),
+            key_chars: None,
             empty_key: true,
             text_key: false,
             batch_records: usize::MAX,

@@ -62,6 +62,10 @@ async fn a_record_that_the_stream_does_not_take_stops_no_other() {
         text_key: false,
         ..LIMITS
     };
+    let counted = StreamLimits {
+        key_chars: Some(3),
+        ..LIMITS
+    };
     let table = [
         (LIMITS, record().key(""), Some((Invalid, "at least 1 byte"))),
         (loose, record().key(""), None),
@@ -71,6 +75,14 @@ async fn a_record_that_the_stream_does_not_take_stops_no_other() {
             Some((Invalid, "at most 10")),
         ),
         (LIMITS, record().key("1234567890"), None),
+        (counted, record().key("ééé"), None),
+        (counted, record().key("é🚗"), None),
+        (
+            counted,
+            record().key("éééé"),
+            Some((Invalid, "4 characters, use at most 3")),
+        ),
+        (counted, record().key("🚗🚗"), Some((Invalid, "at most 3"))),
         (LIMITS, record().key(&[0xff][..]), Some((Invalid, "UTF-8"))),
         (loose, record().key(&[0xff][..]), None),
         (

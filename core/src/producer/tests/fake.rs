@@ -18,6 +18,7 @@ use crate::{
 pub(super) const LIMITS: StreamLimits = StreamLimits {
     record_bytes: 1_000,
     key_bytes: 10,
+    key_chars: None,
     empty_key: false,
     text_key: true,
     batch_records: 100,
