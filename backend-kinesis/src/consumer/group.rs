@@ -1,9 +1,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use millstream_core::Result;
 use millstream_core::driver::{self, JoinOptions};
+use millstream_core::telemetry::event;
 
 use super::membership::{Membership, Parts, StreamSource};
 use super::source::Source;
@@ -13,6 +15,9 @@ use crate::connection::Connection;
 use crate::lease::{Worker, WorkerOptions};
 use crate::retrieval::{self, Distribution, Way};
 use crate::stream::{self, HashKey, StreamInfo};
+
+/// A renewal may take a quarter of the session timeout: with less than this, not enough for DNS, TLS and DynamoDB.
+const SHORT_SESSION: Duration = Duration::from_secs(5);
 
 /// A group by its name.
 #[derive(Debug)]
@@ -61,6 +66,16 @@ impl Group {
         }
         Ok(sources)
     }
+
+    fn warn_of_short_session(&self, session: Duration) {
+        if session < SHORT_SESSION {
+            event!(
+                warn, "millstream.kinesis.session.short",
+                group = %self.name, session_timeout_ms = session.as_millis() as u64,
+                "the session timeout is short: a slow request to the lease table may cost leases"
+            );
+        }
+    }
 }
 
 /// Returns the name of a group as a consumer of a stream: its own name, or, if that is too long, a unique name with
@@ -90,6 +105,7 @@ impl driver::ConsumerGroup for Group {
         let readers = Arc::new(self.connection.named(member));
         let keepers = Arc::new(self.connection.independent(member).await);
         let config = &self.connection.config;
+        self.warn_of_short_session(config.consumer.session_timeout);
         let id = id(member);
         let mut infos = Vec::new();
         for stream in &join.streams {
