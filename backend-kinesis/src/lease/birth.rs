@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use millstream_core::{Error, ErrorKind, Result};
 
-use super::key::{KeyForm, Stream, Streams};
+use super::key::{KeyForm, Stream};
 use super::options::WorkerOptions;
 use super::row::{self, Progress, Row, Unread};
 use super::shards::{self, first_hole, known};
 use super::store::{Item, LeaseStore};
+use super::streams::Streams;
 use crate::config::LeaseKeys;
 use crate::connection::ask;
 use crate::stream::{Shard, StreamInfo};

@@ -21,6 +21,7 @@ mod row;
 mod shards;
 mod source;
 mod store;
+mod streams;
 mod taker;
 mod view;
 mod worker;

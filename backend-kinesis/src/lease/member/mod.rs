@@ -17,8 +17,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::audit::Audit;
 use super::birth::Born;
-use super::key::{LeaseKey, Streams};
+use super::key::LeaseKey;
 use super::options::{LeaseEvent, WorkerOptions};
+use super::streams::Streams;
 use super::view::View;
 use crate::stream::Shard;
 

@@ -17,11 +17,12 @@ use millstream_core::{Error, ErrorKind, Result, Start};
 
 use super::birth;
 use super::change;
-use super::key::{Stream, Streams};
+use super::key::Stream;
 use super::row::{Begin, Row};
 use super::shards::{Plan, begin, effective_start};
 use super::source::ShardSource;
 use super::store::LeaseStore;
+use super::streams::Streams;
 use crate::config::LeaseKeys;
 use crate::connection::ask;
 use crate::stream::Shard;
