@@ -34,7 +34,7 @@ pub(super) fn check(record: &Record) -> Result<(), BrokerError> {
         let Ok(text) = std::str::from_utf8(key) else {
             return refuse("the key is not UTF-8, this stream accepts text keys only");
         };
-        if text.encode_utf16().count() > KEY_CHARS {
+        if key.len() > KEY_CHARS && text.encode_utf16().count() > KEY_CHARS {
             return refuse("the key has more than 256 characters");
         }
         if key.starts_with(KEYLESS) {

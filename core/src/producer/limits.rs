@@ -23,13 +23,13 @@ pub(super) fn check(limits: &StreamLimits, stream: &str, record: &Record) -> Res
             );
             return refuse(ErrorKind::Invalid, message);
         }
-        let text = std::str::from_utf8(key);
-        if limits.text_key && text.is_err() {
+        if limits.text_key && std::str::from_utf8(key).is_err() {
             let message = "the key is not UTF-8, this stream takes text keys only";
             return refuse(ErrorKind::Invalid, message.into());
         }
-        if let (Some(most), Ok(text)) = (limits.key_chars, text) {
-            let chars = text.encode_utf16().count();
+        // A character has a byte at least, so most keys need not be counted.
+        if let Some(most) = limits.key_chars.filter(|most| key.len() > *most) {
+            let chars = String::from_utf8_lossy(key).encode_utf16().count();
             if chars > most {
                 let message = format!("the key has {chars} characters, use at most {most}");
                 return refuse(ErrorKind::Invalid, message);
