@@ -1,7 +1,6 @@
 //! The table from the errors of Kinesis and DynamoDB to the SDK's.
 
 use std::error::Error as StdError;
-use std::iter::successors;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kinesis::config::http::HttpResponse;
@@ -9,6 +8,7 @@ use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use millstream_core::{Error, ErrorKind};
 use tokio::time::Instant;
 
+use crate::causes::find;
 use crate::credit::Credit;
 use crate::http::Stalled;
 
@@ -137,14 +137,6 @@ pub(crate) fn of_credentials(operation: &'static str, error: CredentialsError) -
         _ => "the provider of the credentials failed",
     };
     Error::new(kind, operation, message).with_source(error)
-}
-
-/// Returns the first error of this type in the chain of causes.
-pub(crate) fn find<'a, T: StdError + 'static>(
-    error: &'a (dyn StdError + 'static),
-) -> Option<&'a T> {
-    let mut causes = successors(Some(error), |&error| error.source());
-    causes.find_map(|error| error.downcast_ref())
 }
 
 /// Returns the SDK's error for a failed call. Credentials that were accepted before, and may be again, are

@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod backend;
+mod causes;
 mod config;
 mod connection;
 mod consumer;

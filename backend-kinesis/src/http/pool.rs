@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connect::{Connector, Connectors};
 use super::progress::{Download, Progress, Upload};
-use crate::error;
+use crate::causes::find;
 
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(20);
@@ -156,7 +156,7 @@ async fn answer(
 
 /// Returns the SDK's error for a failed request.
 fn failure(error: hyper_util::client::legacy::Error) -> ConnectorError {
-    let cause = error::find::<io::Error>(&error).map(io::Error::kind);
+    let cause = find::<io::Error>(&error).map(io::Error::kind);
     match cause {
         Some(io::ErrorKind::TimedOut) => ConnectorError::timeout(error.into()),
         // Whatever it is: it is not known whether the service has the request.
