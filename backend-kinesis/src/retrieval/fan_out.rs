@@ -17,7 +17,7 @@ use super::hand::Done;
 use super::reading::Reading;
 use super::source::{Spot, SubscribeError, Subscription};
 use super::stream_consumer::StreamConsumer;
-use super::until::Until;
+use super::until::{Stopped, Until};
 
 /// How long to wait for a silent subscription, and how long a subscription may be without a record
 /// before the shard is looked up.
@@ -28,15 +28,6 @@ const LEAST: Duration = Duration::from_secs(1);
 
 /// A subscription that ends before this age ends early. Kinesis ends it after 5 minutes.
 const EARLY: Duration = Duration::from_secs(240);
-
-/// Why a reader no longer subscribes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stopped {
-    /// The shard is closed, and nothing more is pushed.
-    Closed,
-    /// Enhanced fan-out is refused for now.
-    Refused,
-}
 
 /// The next step after a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,14 +14,13 @@ use super::answer::Answer;
 use super::batch::Batch;
 use super::budget::Demand;
 use super::contention::Contention;
-use super::fan_out::Stopped;
 use super::hand::{Done, Hand};
 use super::limit::Limit;
 use super::pace::Pace;
 use super::place::{Meeting, Place};
 use super::source::Source;
 use super::unpack::Unpacker;
-use super::until::Until;
+use super::until::{Stopped, Until};
 use super::{Begin, ReadEvent, Settings, Way};
 
 /// How often in a row a position may be rejected in an existing shard. That takes half a minute, within

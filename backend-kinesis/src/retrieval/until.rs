@@ -1,4 +1,4 @@
-//! The condition at which a reader stops polling.
+//! When a reader stops polling, and why it stops subscribing.
 
 /// The event that ends polling, apart from shard end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,4 +13,13 @@ pub(super) enum Until {
     Safe,
     /// Never.
     End,
+}
+
+/// Why a reader no longer subscribes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// The shard is closed, and nothing more is pushed.
+    Closed,
+    /// Enhanced fan-out is refused for now.
+    Refused,
 }
