@@ -43,7 +43,7 @@ pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
     let mut created = false;
     for stream in streams.iter() {
         let rows = of_stream(&streams, stream, &items);
-        if rows.iter().any(is_anonymous) {
+        if rows.iter().any(Row::is_anonymous) {
             let shards = ask("join", PATIENCE, || source.shards(&stream.name)).await?;
             refuse_foreign(stream, &rows, &shards)?;
         }
@@ -150,19 +150,13 @@ pub(super) fn identify(streams: &Streams, keys: LeaseKeys, rows: &[Row]) -> Resu
     Ok(())
 }
 
-/// Returns whether a lease does not show of which stream it is: it is in a table of one stream, and only Java workers
-/// have had it.
-pub(super) fn is_anonymous(row: &Row) -> bool {
-    row.own.stream.is_none() && KeyForm::of(&row.key) == KeyForm::Single
-}
-
 /// Rejects the leases that Java workers have made for another stream under the same name of a table: whoever
 /// continued at their checkpoints would skip records. `shards` are all of the stream.
 pub(super) fn refuse_foreign(stream: &Stream, rows: &[Row], shards: &[Shard]) -> Result<()> {
     let shards: HashMap<&str, &Shard> = shards.iter().map(|shard| (&*shard.id, shard)).collect();
     let mut ended = None;
     let mut is_certain = false;
-    for row in rows.iter().filter(|row| is_anonymous(row)) {
+    for row in rows.iter().filter(|row| row.is_anonymous()) {
         let Some(shard) = shards.get(&*row.key) else {
             // Retention has removed it.
             continue;

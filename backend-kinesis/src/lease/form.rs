@@ -89,9 +89,8 @@ impl Table<'_> {
         }
     }
 
-    /// Returns a lease that does not show of which stream it is: only Java workers have had it.
     fn anonymous(&self) -> Option<&Row> {
-        self.singles().find(|row| row.own.stream.is_none())
+        self.rows.iter().find(|row| row.is_anonymous())
     }
 
     fn has(&self, form: KeyForm) -> bool {

@@ -74,7 +74,7 @@ impl Reset<'_> {
         let rows: Vec<Row> = items.iter().flat_map(Row::read).collect();
         let streams = Streams::new(self.keys, std::slice::from_ref(&info), &rows)?;
         birth::identify(&streams, self.keys, &rows)?;
-        if rows.iter().any(birth::is_anonymous) {
+        if rows.iter().any(Row::is_anonymous) {
             let shards = ask("reset", PATIENCE, || self.source.shards(stream)).await?;
             for stream in streams.iter() {
                 birth::refuse_foreign(stream, &rows, &shards)?;

@@ -112,6 +112,12 @@ impl Row {
         self.owner.is_some() && self.owner != self.own.taker
     }
 
+    /// Returns whether it does not show of which stream it is: its key is the shard alone, and only Java workers have had
+    /// it.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.own.stream.is_none() && !self.key.contains(':')
+    }
+
     pub(crate) fn is_ended(&self) -> bool {
         self.progress == Progress::End
     }
