@@ -2,24 +2,12 @@
 
 use std::sync::Arc;
 
-use super::super::{Begin, Settings};
+use super::super::Begin;
 use super::fake::Fake;
-use super::registry::fan_out;
-use super::{Run, position, run_with, secs, settings};
+use super::{position, run_in_fan_out, secs};
 use crate::log_lines::LogLines;
 
 const CONTENDED: &str = "millstream.kinesis.fan_out.contended";
-
-/// Starts a reader of a member of its own.
-fn run(fake: &Arc<Fake>, begin: Begin) -> Run {
-    run_with(
-        fake,
-        Settings {
-            way: fan_out(),
-            ..settings(begin)
-        },
-    )
-}
 
 /// Returns a shard with one subscription for a consumer, as in Kinesis.
 fn fake() -> Arc<Fake> {
@@ -32,8 +20,8 @@ fn fake() -> Arc<Fake> {
 async fn each_member_reports_once_that_another_group_uses_its_consumer() {
     let log = LogLines::record();
     let fake = fake();
-    let mut one = run(&fake, Begin::Earliest);
-    let mut other = run(&fake, Begin::Earliest);
+    let mut one = run_in_fan_out(&fake, Begin::Earliest);
+    let mut other = run_in_fan_out(&fake, Begin::Earliest);
     one.expect(1..=20).await;
     other.expect(1..=20).await;
     one.expect_nothing(secs(60)).await;
@@ -55,10 +43,10 @@ async fn each_member_reports_once_that_another_group_uses_its_consumer() {
 async fn a_shard_that_moves_between_members_is_not_contended() {
     let log = LogLines::record();
     let fake = fake();
-    let mut previous = run(&fake, Begin::Earliest);
+    let mut previous = run_in_fan_out(&fake, Begin::Earliest);
     previous.expect(1..=20).await;
     // The previous owner learns only later that it has lost the lease.
-    let mut next = run(&fake, Begin::After(position("20")));
+    let mut next = run_in_fan_out(&fake, Begin::After(position("20")));
     next.expect_nothing(secs(10)).await;
     drop(previous);
     next.expect_nothing(secs(1_000)).await;

@@ -11,7 +11,7 @@ use super::super::stream_consumer::{Attempts, RETRY, StreamConsumer};
 use super::super::{Begin, ReadEvent, Settings, Way};
 use super::fake::{Fake, Request, iterator};
 use super::registry::Registry;
-use super::{Run, ago, position, run_with, secs, settings};
+use super::{Run, ago, for_each_seed, position, run_with, secs, settings};
 use crate::log_lines::LogLines;
 
 const SUBSCRIBE: fn(&Request) -> bool = |request| matches!(request, Request::Subscribe(_));
@@ -195,13 +195,5 @@ async fn changes(seed: u64) {
 
 #[test]
 fn no_record_is_lost_or_repeated_when_the_mode_changes() {
-    for seed in 0..100 {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("it is made");
-        let changed = std::panic::catch_unwind(|| runtime.block_on(changes(seed)));
-        assert!(changed.is_ok(), "with seed {seed}");
-    }
+    for_each_seed(changes);
 }

@@ -62,6 +62,26 @@ fn run(fake: &Arc<Fake>, begin: Begin) -> Run {
     run_with(fake, settings(begin))
 }
 
+/// Starts a reader by enhanced fan-out, of a member of its own.
+fn run_in_fan_out(fake: &Arc<Fake>, begin: Begin) -> Run {
+    let way = registry::fan_out();
+    let settings = settings(begin);
+    run_with(fake, Settings { way, ..settings })
+}
+
+/// Runs a scenario with 100 seeds, each on a runtime of its own with a paused clock.
+fn for_each_seed<F: Future>(scenario: fn(u64) -> F) {
+    for seed in 0..100 {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("it is made");
+        let ended = std::panic::catch_unwind(|| runtime.block_on(scenario(seed)));
+        assert!(ended.is_ok(), "with seed {seed}");
+    }
+}
+
 fn run_with(fake: &Arc<Fake>, settings: Settings) -> Run {
     let (to, said) = mpsc::channel(ROOM);
     Run {

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::super::{Begin, ReadEvent, Settings, Way};
 use super::fake::{End, Fake};
 use super::registry::fan_out;
-use super::{position, run_with, settings};
+use super::{for_each_seed, position, run_with, settings};
 
 const PASSING: [ErrorKind; 3] = [
     ErrorKind::Throttled,
@@ -92,13 +92,5 @@ async fn storm(seed: u64) {
 
 #[test]
 fn each_record_comes_once_and_in_order() {
-    for seed in 0..100 {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("it is made");
-        let stormed = std::panic::catch_unwind(|| runtime.block_on(storm(seed)));
-        assert!(stormed.is_ok(), "with seed {seed}");
-    }
+    for_each_seed(storm);
 }
