@@ -125,13 +125,18 @@ impl Stream {
             .collect()
     }
 
-    /// Reads the stream from its beginning, and returns the keys of all records.
-    async fn stored(&self) -> Vec<String> {
+    /// Returns an iterator of the beginning of the stream.
+    async fn iterator(&self) -> String {
         let iterator = self.client.get_shard_iterator().stream_name(&self.name);
         let iterator = iterator
             .shard_id(SHARD)
             .shard_iterator_type(ShardIteratorType::TrimHorizon);
-        let iterator = iterator.send().await.unwrap().shard_iterator.unwrap();
+        iterator.send().await.unwrap().shard_iterator.unwrap()
+    }
+
+    /// Reads the stream from its beginning, and returns the keys of all records.
+    async fn stored(&self) -> Vec<String> {
+        let iterator = self.iterator().await;
         let read = self
             .client
             .get_records()
@@ -174,6 +179,39 @@ fn records_of_a_key_fail_and_are_not_stored() {
         assert_eq!(stream.stored().await, ["a", "c", "b"]);
         let hits = |stream: &Stream| stream.faults().hits(&stream.name);
         assert_eq!((hits(&stream), hits(&other)), (2, 0));
+    });
+}
+
+#[test]
+fn a_reader_misses_no_record_of_concurrent_requests() {
+    on_each(async |testbed| {
+        const LARGE: usize = 500;
+        const REQUESTS: usize = 10;
+        const SMALL_PER_LARGE: usize = 5;
+        let stream = Stream::create(testbed).await;
+        // A large one takes long to be stored. Meanwhile small ones are stored, and read.
+        let sends = async |key: &str, records: usize, requests: usize| {
+            for _ in 0..requests {
+                let errors = stream.sent(&vec![key; records]).await;
+                assert!(errors.iter().all(Option::is_none), "{errors:?}");
+            }
+        };
+        let reads = async {
+            let mut iterator = stream.iterator().await;
+            let (begun, mut missing) = (Instant::now(), REQUESTS * (LARGE + SMALL_PER_LARGE));
+            while missing > 0 {
+                assert!(begun.elapsed() < TIMEOUT, "{missing} records are missing");
+                let records = stream.client.get_records().shard_iterator(iterator);
+                let records = records.send().await.unwrap();
+                missing -= records.records.len();
+                iterator = records.next_shard_iterator.unwrap();
+            }
+        };
+        tokio::join!(
+            sends("large", LARGE, REQUESTS),
+            sends("small", 1, REQUESTS * SMALL_PER_LARGE),
+            reads
+        );
     });
 }
 

@@ -24,6 +24,7 @@ use super::response::{self, ProxyBody, ProxyResponse, Refusal};
 use super::retention::Retention;
 use super::stats::RequestStats;
 use super::subscription::Subscription;
+use super::writes::Writes;
 
 /// The latency of AWS within a region, at least.
 const LATENCY: Duration = Duration::from_millis(10);
@@ -35,6 +36,7 @@ pub(super) struct Exchange {
     pub(super) retention: Retention,
     pub(super) limits: Limits,
     pub(super) stats: RequestStats,
+    writes: Writes,
     /// The ports of the services on 127.0.0.1.
     kinesis: u16,
     dynamodb: u16,
@@ -50,6 +52,7 @@ impl Exchange {
             retention: Retention::default(),
             limits: Limits::default(),
             stats: RequestStats::new(),
+            writes: Writes::default(),
             kinesis,
             dynamodb,
             http: Client::builder(TokioExecutor::new()).build_http(),
@@ -226,6 +229,7 @@ impl Exchange {
 
     /// Forwards a request to its service.
     async fn forward(&self, request: &Request, body: &Value) -> io::Result<(StatusCode, Value)> {
+        let _turn = self.writes.turn(&request.operation).await;
         let (parts, body) = self.send(request, body).await?.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         // Some responses have no body.

@@ -21,6 +21,7 @@ mod response;
 mod retention;
 mod stats;
 mod subscription;
+mod writes;
 
 pub use faults::Faults;
 pub use request::Service;
