@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::connection::Connection;
 use crate::lease::{LeaseEvent, LeaseKey, ResumePoint, Tip, Worker};
-use crate::retrieval::{self, Begin, Budget, Distribution, ReadEvent, Reader, ReaderOptions, Way};
+use crate::retrieval::{self, Budget, Distribution, ReadEvent, Reader, ReaderOptions, Way};
 use crate::stream::{HashRange, Shard};
 
 #[cfg(test)]
@@ -192,12 +192,7 @@ impl Membership {
             range,
             distribution: source
                 .map_or_else(Distribution::default, |source| source.distribution.clone()),
-            begin: match from {
-                ResumePoint::After(position) => Begin::After(position),
-                ResumePoint::Earliest => Begin::Earliest,
-                ResumePoint::Latest(pin) => Begin::Latest(Some((pin.iterator, pin.at))),
-                ResumePoint::At(time) => Begin::At(time),
-            },
+            begin: from,
             tip: times.tip,
             resolved: times.resolved,
             way: source.map_or(Way::Polling, |source| source.way.clone()),

@@ -45,6 +45,7 @@ use tokio::task::AbortHandle;
 
 use crate::config::ForeignAggregates;
 use crate::connection::Connection;
+use crate::lease::ResumePoint;
 use crate::stream::{HashRange, Shard};
 pub(crate) use budget::Budget;
 pub(crate) use distribution::Distribution;
@@ -54,19 +55,6 @@ pub(crate) use register::register;
 use service::Service;
 use source::Source;
 use stream_consumer::StreamConsumer;
-
-/// The start position of a reader.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Begin {
-    /// After a record that was delivered before.
-    After(Position),
-    /// At the oldest available record.
-    Earliest,
-    /// At the records that are stored from now on, or since the iterator was taken.
-    Latest(Option<(String, SystemTime)>),
-    /// At the first record that is stored at this time or later. It may be in the future.
-    At(SystemTime),
-}
 
 /// The retrieval mode of a shard.
 #[derive(Debug, Clone)]
@@ -88,7 +76,8 @@ pub(crate) struct ReaderOptions {
     pub(crate) range: Option<HashRange>,
     /// How the stream places records. Nothing is left out of one that distributes them itself.
     pub(crate) distribution: Distribution,
-    pub(crate) begin: Begin,
+    /// Where to begin. A time may be in the future.
+    pub(crate) begin: ResumePoint,
     /// When nothing was left to be read from the start position on, if that is known.
     pub(crate) tip: Option<SystemTime>,
     /// When the start at the oldest record or at a time was resolved, if that is known.
@@ -173,7 +162,7 @@ struct Settings {
     range: Option<HashRange>,
     distribution: Distribution,
     foreign: ForeignAggregates,
-    begin: Begin,
+    begin: ResumePoint,
     tip: Option<SystemTime>,
     resolved: Option<SystemTime>,
     way: Way,

@@ -6,9 +6,9 @@ use millstream_core::driver::StoredRecord;
 use millstream_core::{ErrorKind, Position};
 use tokio::time::Instant;
 
-use super::Begin;
 use super::answer::Raw;
 use super::source::Spot;
+use crate::lease::ResumePoint;
 
 /// Every stream [keeps its records][retention] for at least a day, so nothing is missing if
 /// all records to be read were stored a little less than that ago. The difference allows for clock skew.
@@ -24,7 +24,9 @@ const MILLI: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) struct Place {
-    begin: Begin,
+    begin: ResumePoint,
+    /// The iterator of [`ResumePoint::Latest`], until it is used.
+    iterator: Option<String>,
     /// The last record that the reader has passed; for a carrier, the last of its user records.
     passed: Option<Position>,
     /// Whether the reader has met that record, or an earlier one, since it last looked for its place.
@@ -35,16 +37,16 @@ pub(super) struct Place {
     moved: bool,
     /// The records still to be read were stored after this time.
     certain: Option<Since>,
-    /// The start time of [`Begin::Latest`]: the last time when nothing was left.
+    /// The start time of [`ResumePoint::Latest`]: the last time when nothing was left.
     since: SystemTime,
-    /// When the start of [`Begin::Latest`] was pinned.
+    /// When the start of [`ResumePoint::Latest`] was pinned.
     pinned: Option<SystemTime>,
-    /// For [`Begin::Latest`], the time from which the reader continues. Earlier records are from before the start, and left
+    /// For [`ResumePoint::Latest`], the time from which the reader continues. Earlier records are from before the start, and left
     /// out until a later one arrives: a service without a record of that time may begin at the oldest one.
     floor: Option<SystemTime>,
-    /// Whether an early record may still arrive for [`Begin::At`].
+    /// Whether an early record may still arrive for [`ResumePoint::At`].
     early: bool,
-    /// When the start at [`Begin::Earliest`] or [`Begin::At`] was resolved.
+    /// When the start at [`ResumePoint::Earliest`] or [`ResumePoint::At`] was resolved.
     resolved: Option<(SystemTime, Since)>,
     /// Whether Kinesis does not know `passed`, or rejects the start time.
     unknown: bool,
@@ -92,20 +94,30 @@ pub(super) enum Meeting {
 impl Place {
     /// `tip` is when nothing was left to be read from there on, and `resolved` when the start there was
     /// resolved, if these are known.
-    pub(super) fn new(begin: Begin, tip: Option<SystemTime>, resolved: Option<SystemTime>) -> Self {
+    pub(super) fn new(
+        begin: ResumePoint,
+        tip: Option<SystemTime>,
+        resolved: Option<SystemTime>,
+    ) -> Self {
         let passed = match &begin {
-            Begin::After(position) => Some(*position),
+            ResumePoint::After(position) => Some(*position),
             _ => None,
         };
         let pinned = match &begin {
-            Begin::Latest(pin) => pin.as_ref().map(|(_, at)| *at),
+            ResumePoint::Latest(pin) => Some(pin.at),
+            _ => None,
+        };
+        let iterator = match &begin {
+            ResumePoint::Latest(pin) => Some(pin.iterator.clone()),
             _ => None,
         };
         let tip = tip.max(pinned);
-        let early = matches!(begin, Begin::At(_));
-        let resolved = resolved.filter(|_| matches!(begin, Begin::Earliest | Begin::At(_)));
+        let early = matches!(begin, ResumePoint::At(_));
+        let resolved =
+            resolved.filter(|_| matches!(begin, ResumePoint::Earliest | ResumePoint::At(_)));
         Self {
             begin,
+            iterator,
             passed,
             met: false,
             moved: false,
@@ -124,6 +136,7 @@ impl Place {
     pub(super) fn resumed(&self, after: Position) -> Self {
         Self {
             begin: self.begin.clone(),
+            iterator: None,
             passed: Some(after),
             met: false,
             moved: false,
@@ -135,19 +148,13 @@ impl Place {
 
     /// Returns the iterator that was taken when the group was created, or the last one after it. It is used once.
     pub(super) fn pinned(&mut self) -> Option<String> {
-        match &mut self.begin {
-            Begin::Latest(pin) if self.passed.is_none() => {
-                let (iterator, _) = pin.take()?;
-                Some(iterator)
-            }
-            _ => None,
-        }
+        self.iterator.take().filter(|_| self.passed.is_none())
     }
 
     /// Keeps an iterator with which a reader without a record continues. Its own time would be less exact.
     pub(super) fn pin(&mut self, iterator: String) {
-        if let (Begin::Latest(pin), None) = (&mut self.begin, self.passed) {
-            *pin = Some((iterator, self.since));
+        if matches!(self.begin, ResumePoint::Latest(_)) && self.passed.is_none() {
+            self.iterator = Some(iterator);
         }
     }
 
@@ -170,7 +177,7 @@ impl Place {
             (Some(passed), _) => Spot::At(passed),
             // It is rejected as long as it is in the future. The tip would be too late: the time may pass until that
             // request arrives. Earlier records are left out.
-            (None, Begin::At(at)) if self.unknown => match self.is_far_apart {
+            (None, ResumePoint::At(at)) if self.unknown => match self.is_far_apart {
                 false => Spot::Time(
                     SystemTime::now()
                         .min(*at)
@@ -180,25 +187,19 @@ impl Place {
                 true => Spot::Earliest,
             },
             // Times are sent as binary fractions: a slightly late one would skip a record.
-            (None, Begin::At(at)) => Spot::Time(at.checked_sub(MILLI).unwrap_or(UNIX_EPOCH)),
+            (None, ResumePoint::At(at)) => Spot::Time(at.checked_sub(MILLI).unwrap_or(UNIX_EPOCH)),
             // Its time is rejected, so the clocks are far apart. All stored records are read,
             // because any of them may be after that time.
-            (None, Begin::Latest(_)) if self.unknown => {
+            (None, ResumePoint::Latest(_)) if self.unknown => {
                 self.floor = None;
                 Spot::Earliest
             }
-            (None, Begin::Latest(_)) if self.certain.is_some() => {
+            (None, ResumePoint::Latest(_)) => {
                 let at = self.since.checked_sub(SKEW).unwrap_or(UNIX_EPOCH);
                 self.floor = Some(at);
                 Spot::Time(at)
             }
-            (None, Begin::Latest(_)) => {
-                self.since = SystemTime::now();
-                self.pinned = Some(self.since);
-                self.certain = Some(Since::ago(Duration::ZERO));
-                Spot::Latest
-            }
-            (None, Begin::Earliest | Begin::After(_)) => Spot::Earliest,
+            (None, ResumePoint::Earliest | ResumePoint::After(_)) => Spot::Earliest,
         }
     }
 
@@ -211,7 +212,7 @@ impl Place {
         self.unknown |= match spot {
             Spot::At(_) => matches!(kind, ErrorKind::Invalid | ErrorKind::NotFound),
             Spot::Time(_) => kind == ErrorKind::Invalid,
-            Spot::After(_) | Spot::Earliest | Spot::Latest => false,
+            Spot::After(_) | Spot::Earliest => false,
         };
     }
 
@@ -290,7 +291,9 @@ impl Place {
         }
         match (&self.begin, raw.arrival) {
             // Kinesis knows whole milliseconds.
-            (Begin::At(at), Some(arrival)) if self.early && arrival < whole(*at) => Meeting::Old,
+            (ResumePoint::At(at), Some(arrival)) if self.early && arrival < whole(*at) => {
+                Meeting::Old
+            }
             (_, Some(arrival)) if self.floor.is_some_and(|floor| arrival < whole(floor)) => {
                 Meeting::Old
             }
@@ -320,7 +323,7 @@ impl Place {
         arrival: Option<SystemTime>,
         records: &mut Vec<StoredRecord>,
     ) {
-        let (Begin::At(at), true) = (&self.begin, self.early) else {
+        let (ResumePoint::At(at), true) = (&self.begin, self.early) else {
             return;
         };
         let at = whole(*at);

@@ -21,7 +21,8 @@ use super::place::{Meeting, Place};
 use super::source::Source;
 use super::unpack::Unpacker;
 use super::until::{Stopped, Until};
-use super::{Begin, ReadEvent, Settings, Way};
+use super::{ReadEvent, Settings, Way};
+use crate::lease::ResumePoint;
 
 /// How often in a row a position may be rejected in an existing shard. That takes half a minute, within
 /// which a new shard is known everywhere.
@@ -79,7 +80,7 @@ impl<T: Clone> Reading<T> {
             unpacker: Unpacker::new(&settings),
             behind: None,
             handed: match settings.begin {
-                Begin::After(position) => Some(position),
+                ResumePoint::After(position) => Some(position),
                 _ => None,
             },
             tip: None,

@@ -62,7 +62,6 @@ fn words(from: &Spot) -> (ShardIteratorType, Option<String>, Option<DateTime>) {
             (ShardIteratorType::AtTimestamp, None, Some(time))
         }
         Spot::Earliest => (ShardIteratorType::TrimHorizon, None, None),
-        Spot::Latest => (ShardIteratorType::Latest, None, None),
     }
 }
 

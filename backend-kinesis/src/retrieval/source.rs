@@ -18,7 +18,6 @@ pub(super) enum Spot {
     After(Position),
     Time(SystemTime),
     Earliest,
-    Latest,
 }
 
 /// One shard. Calls are not retried: their errors are those of one request.

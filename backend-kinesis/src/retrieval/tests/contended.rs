@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::Begin;
+use super::super::ResumePoint;
 use super::fake::Fake;
 use super::{position, run_in_fan_out, secs};
 use crate::log_lines::LogLines;
@@ -20,8 +20,8 @@ fn fake() -> Arc<Fake> {
 async fn each_member_reports_once_that_another_group_uses_its_consumer() {
     let log = LogLines::record();
     let fake = fake();
-    let mut one = run_in_fan_out(&fake, Begin::Earliest);
-    let mut other = run_in_fan_out(&fake, Begin::Earliest);
+    let mut one = run_in_fan_out(&fake, ResumePoint::Earliest);
+    let mut other = run_in_fan_out(&fake, ResumePoint::Earliest);
     one.expect(1..=20).await;
     other.expect(1..=20).await;
     one.expect_nothing(secs(60)).await;
@@ -43,10 +43,10 @@ async fn each_member_reports_once_that_another_group_uses_its_consumer() {
 async fn a_shard_that_moves_between_members_is_not_contended() {
     let log = LogLines::record();
     let fake = fake();
-    let mut previous = run_in_fan_out(&fake, Begin::Earliest);
+    let mut previous = run_in_fan_out(&fake, ResumePoint::Earliest);
     previous.expect(1..=20).await;
     // The previous owner learns only later that it has lost the lease.
-    let mut next = run_in_fan_out(&fake, Begin::After(position("20")));
+    let mut next = run_in_fan_out(&fake, ResumePoint::After(position("20")));
     next.expect_nothing(secs(10)).await;
     drop(previous);
     next.expect_nothing(secs(1_000)).await;

@@ -2,7 +2,7 @@
 
 use millstream_core::ErrorKind;
 
-use super::super::{Begin, ReadEvent};
+use super::super::{ReadEvent, ResumePoint};
 use super::fake::{Fake, child};
 use super::{Run, position, run, secs};
 
@@ -21,7 +21,7 @@ async fn expect_end(run: &mut Run, children: &[&str]) {
 async fn ends_after_the_last_record() {
     let fake = Fake::new(1..=25);
     fake.close(&["shard-2", "shard-3"]);
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=25).await;
     expect_end(&mut run, &["shard-2", "shard-3"]).await;
 }
@@ -30,7 +30,7 @@ async fn ends_after_the_last_record() {
 async fn an_end_without_children_is_none() {
     let fake = Fake::new(1..=25);
     fake.lock().closed = true;
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=25).await;
     run.expect_nothing(secs(60)).await;
     // The reported end was wrong.
@@ -46,7 +46,7 @@ async fn a_shard_that_went_by_retention_is_a_gap_and_an_end() {
     let fake = Fake::new(1..=25);
     fake.close(&["shard-2"]);
     fake.lock().listed = false;
-    let mut run = run(&fake, Begin::After(position("7")));
+    let mut run = run(&fake, ResumePoint::After(position("7")));
     match run.next().await {
         ReadEvent::DataLoss { after, earliest } => {
             assert_eq!((after, earliest), (Some(position("7")), position("10000")));
@@ -61,7 +61,7 @@ async fn a_closed_shard_without_a_record_left_is_a_gap_and_an_end() {
     let fake = Fake::new(1..=25);
     fake.close(&["shard-2"]);
     fake.lock().trimmed = 25;
-    let mut run = run(&fake, Begin::After(position("7")));
+    let mut run = run(&fake, ResumePoint::After(position("7")));
     assert!(matches!(run.next().await, ReadEvent::DataLoss { .. }));
     expect_end(&mut run, &["shard-2"]).await;
 }
@@ -70,7 +70,7 @@ async fn a_closed_shard_without_a_record_left_is_a_gap_and_an_end() {
 async fn what_ended_at_its_last_record_has_no_gap() {
     let fake = Fake::new(1..=25);
     fake.close(&["shard-2"]);
-    let mut run = run(&fake, Begin::After(position("25")));
+    let mut run = run(&fake, ResumePoint::After(position("25")));
     expect_end(&mut run, &["shard-2"]).await;
 }
 
@@ -78,7 +78,7 @@ async fn what_ended_at_its_last_record_has_no_gap() {
 async fn a_shard_that_is_not_listed_yet_is_read() {
     let fake = Fake::new(1..=3);
     fake.lock().listed = false;
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect_nothing(secs(1)).await;
     fake.lock().listed = true;
     run.expect(1..=3).await;
@@ -90,7 +90,7 @@ async fn other_shards_are_no_children() {
     fake.lock().closed = true;
     fake.lock().children = vec![child("shard-2", &["shard-7"])];
     fake.lock().iterator_faults = [ErrorKind::Unavailable].into();
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=3).await;
     run.expect_nothing(secs(30)).await;
     fake.lock().children = vec![child("shard-2", &["shard-7", "shard-1"])];

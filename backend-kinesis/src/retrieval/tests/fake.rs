@@ -215,7 +215,6 @@ impl Inner {
                 if is_lost { 0 } else { found }
             }
             Spot::Earliest => 0,
-            Spot::Latest => self.records.len(),
         };
         Ok(found.max(self.trimmed))
     }

@@ -8,10 +8,10 @@ use millstream_core::ErrorKind;
 use tokio::time::sleep;
 
 use super::super::stream_consumer::{Attempts, RETRY, StreamConsumer};
-use super::super::{Begin, ReadEvent, Settings, Way};
+use super::super::{ReadEvent, ResumePoint, Settings, Way};
 use super::fake::{Fake, Request, iterator};
 use super::registry::Registry;
-use super::{Run, ago, for_each_seed, position, run_with, secs, settings};
+use super::{Run, ago, for_each_seed, latest, position, run_with, secs, settings};
 use crate::log_lines::LogLines;
 
 const SUBSCRIBE: fn(&Request) -> bool = |request| matches!(request, Request::Subscribe(_));
@@ -20,7 +20,7 @@ const POLL: fn(&Request) -> bool = |request| *request == Request::Records;
 const REFUSED: &str = "millstream.kinesis.fan_out.refused";
 const RESTORED: &str = "millstream.kinesis.fan_out.restored";
 
-fn run(fake: &Arc<Fake>, consumer: &Arc<StreamConsumer>, begin: Begin) -> Run {
+fn run(fake: &Arc<Fake>, consumer: &Arc<StreamConsumer>, begin: ResumePoint) -> Run {
     run_with(
         fake,
         Settings {
@@ -45,7 +45,7 @@ async fn a_refused_registration_is_repeated_for_all_readers_together() {
     let fakes = [(); 3].map(|()| Fake::new(1..=20));
     let mut runs: Vec<_> = fakes
         .iter()
-        .map(|fake| run(fake, &consumer, Begin::Earliest))
+        .map(|fake| run(fake, &consumer, ResumePoint::Earliest))
         .collect();
     for (fake, run) in fakes.iter().zip(&mut runs) {
         run.expect(1..=20).await;
@@ -81,7 +81,7 @@ async fn a_refused_subscription_is_repeated() {
     let consumer = registry.consumer(true).expect("it is registered");
     let fake = Fake::new(1..=20);
     fake.lock().subscribe_faults = [ErrorKind::Denied; 2].into();
-    let mut run = run(&fake, &consumer, Begin::Earliest);
+    let mut run = run(&fake, &consumer, ResumePoint::Earliest);
     run.expect(1..=20).await;
     assert!(!fake.times(POLL).is_empty(), "it is polled");
     sleep(2 * RETRY + RETRY).await;
@@ -109,7 +109,7 @@ async fn a_refusal_without_the_setting_is_an_error() {
     fake.lock().subscribe_faults = [ErrorKind::Denied].into();
     let registry = Arc::new(Registry::default());
     let consumer = registry.consumer(false).expect("it is registered");
-    match run(&fake, &consumer, Begin::Earliest).next().await {
+    match run(&fake, &consumer, ResumePoint::Earliest).next().await {
         ReadEvent::Failed(error) => assert_eq!(error.kind(), ErrorKind::Denied),
         event => panic!("{event:?}"),
     }
@@ -162,9 +162,9 @@ async fn changes(seed: u64) {
     let pinned = rng.bool();
     let mut next = if pinned { 21 } else { rng.u64(1..=20) };
     let begin = match next {
-        1 => Begin::Earliest,
-        _ if pinned => Begin::Latest(Some((iterator(20), ago(rng.u64(0..20))))),
-        _ => Begin::After(position(&(next - 1).to_string())),
+        1 => ResumePoint::Earliest,
+        _ if pinned => latest(iterator(20), ago(rng.u64(0..20))),
+        _ => ResumePoint::After(position(&(next - 1).to_string())),
     };
     let mut run = run(&fake, &consumer, begin);
     for _ in 0..10 {

@@ -7,10 +7,10 @@ use millstream_core::ErrorKind;
 use tokio::time::{Instant, sleep};
 
 use super::super::source::Spot;
-use super::super::{Begin, ReadEvent, Settings};
+use super::super::{ReadEvent, ResumePoint, Settings};
 use super::fake::{End, Fake, Request, iterator};
 use super::registry::fan_out;
-use super::{ago, position, run_in_fan_out, run_with, secs, settings};
+use super::{ago, latest, position, run_in_fan_out, run_with, secs, settings};
 
 const SUBSCRIBE: fn(&Request) -> bool = |request| matches!(request, Request::Subscribe(_));
 const POLL: fn(&Request) -> bool = |request| *request == Request::Records;
@@ -19,7 +19,7 @@ const LIST: fn(&Request) -> bool = |request| *request == Request::Shards;
 #[tokio::test(start_paused = true)]
 async fn records_are_pushed() {
     let fake = Fake::new(1..=20);
-    let mut run = run_in_fan_out(&fake, Begin::Earliest);
+    let mut run = run_in_fan_out(&fake, ResumePoint::Earliest);
     run.expect(1..=20).await;
     let begun = Instant::now();
     fake.store(21..=22);
@@ -31,7 +31,7 @@ async fn records_are_pushed() {
 #[tokio::test(start_paused = true)]
 async fn subscriptions_follow_on_one_another() {
     let fake = Fake::new([]);
-    let mut run = run_in_fan_out(&fake, Begin::Earliest);
+    let mut run = run_in_fan_out(&fake, ResumePoint::Earliest);
     for number in 1..=1_000 {
         fake.store([number]);
         run.expect([number]).await;
@@ -45,10 +45,10 @@ async fn subscriptions_follow_on_one_another() {
 #[tokio::test(start_paused = true)]
 async fn resumes_after_the_last_record_and_tells_a_gap() {
     let fake = Fake::new(1..=20);
-    let mut first = run_in_fan_out(&fake, Begin::After(position("15")));
+    let mut first = run_in_fan_out(&fake, ResumePoint::After(position("15")));
     first.expect(16..=20).await;
     fake.lock().trimmed = 10;
-    let mut other = run_in_fan_out(&fake, Begin::After(position("5")));
+    let mut other = run_in_fan_out(&fake, ResumePoint::After(position("5")));
     match other.next().await {
         ReadEvent::DataLoss { after, earliest } => {
             assert_eq!((after, earliest), (Some(position("5")), position("11")));
@@ -61,7 +61,7 @@ async fn resumes_after_the_last_record_and_tells_a_gap() {
 #[tokio::test(start_paused = true)]
 async fn a_pinned_iterator_is_polled_for_the_first_record() {
     let fake = Fake::new(1..=20);
-    let mut run = run_in_fan_out(&fake, Begin::Latest(Some((iterator(20), ago(1)))));
+    let mut run = run_in_fan_out(&fake, latest(iterator(20), ago(1)));
     run.expect_nothing(secs(200)).await;
     fake.store(21..=25);
     run.expect(21..=25).await;
@@ -74,12 +74,12 @@ async fn a_pinned_iterator_is_polled_for_the_first_record() {
 }
 
 /// Returns a shard with 20 records that were stored before an iterator was pinned at its tip, that long ago.
-fn pinned(age: u64) -> (Arc<Fake>, Begin) {
+fn pinned(age: u64) -> (Arc<Fake>, ResumePoint) {
     let fake = Fake::new(1..=20);
     for raw in &mut fake.lock().records {
         raw.arrival = Some(ago(age));
     }
-    (fake, Begin::Latest(Some((iterator(20), ago(age)))))
+    (fake, latest(iterator(20), ago(age)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,7 +162,7 @@ async fn a_first_subscription_that_is_refused_by_its_time_reads_no_earlier_recor
 #[tokio::test(start_paused = true)]
 async fn silence_is_not_waited_out() {
     let fake = Fake::new(1..=5);
-    let mut run = run_in_fan_out(&fake, Begin::Earliest);
+    let mut run = run_in_fan_out(&fake, ResumePoint::Earliest);
     run.expect(1..=5).await;
     fake.lock().silent = true;
     run.expect_nothing(secs(100)).await;
@@ -176,7 +176,7 @@ async fn silence_is_not_waited_out() {
 async fn a_subscription_under_way_is_waited_for() {
     let fake = Fake::new(1..=5);
     fake.lock().subscribe_faults = [ErrorKind::Unavailable; 5].into();
-    let mut run = run_in_fan_out(&fake, Begin::Earliest);
+    let mut run = run_in_fan_out(&fake, ResumePoint::Earliest);
     run.expect(1..=5).await;
     let times = fake.times(SUBSCRIBE);
     assert_eq!(times.len(), 6);
@@ -191,7 +191,7 @@ async fn a_subscription_that_breaks_off_is_no_gap_and_no_repetition() {
         ErrorKind::Throttled,
         ErrorKind::Timeout,
     ];
-    let mut run = run_in_fan_out(&fake, Begin::Earliest);
+    let mut run = run_in_fan_out(&fake, ResumePoint::Earliest);
     for begin in (0..100).step_by(10) {
         fake.lock().push_faults = faults.into();
         run.expect(begin + 1..=begin + 10).await;
@@ -201,7 +201,7 @@ async fn a_subscription_that_breaks_off_is_no_gap_and_no_repetition() {
 #[tokio::test(start_paused = true)]
 async fn a_number_that_is_refused_is_replaced_by_the_last_record() {
     let fake = Fake::new(1..=5);
-    let mut run = run_in_fan_out(&fake, Begin::Earliest);
+    let mut run = run_in_fan_out(&fake, ResumePoint::Earliest);
     run.expect(1..=5).await;
     {
         let mut inner = fake.lock();
@@ -219,7 +219,7 @@ async fn ends_however_it_is_told() {
     for end in [End::NoNumber, End::NumberAndChildren, End::Never] {
         let fake = Fake::new(1..=25);
         fake.lock().end = end;
-        let mut run = run_in_fan_out(&fake, Begin::Earliest);
+        let mut run = run_in_fan_out(&fake, ResumePoint::Earliest);
         run.expect(1..=25).await;
         fake.close(&["shard-2", "shard-3"]);
         match run.next().await {
@@ -233,7 +233,7 @@ async fn ends_however_it_is_told() {
 #[tokio::test(start_paused = true)]
 async fn nobody_who_takes_outlives_a_subscription() {
     let fake = Fake::new(1..=50);
-    let mut run = run_in_fan_out(&fake, Begin::Earliest);
+    let mut run = run_in_fan_out(&fake, ResumePoint::Earliest);
     run.expect(1..=3).await;
     sleep(secs(1_000)).await;
     run.expect(4..=40).await;
@@ -246,7 +246,7 @@ async fn nobody_who_takes_outlives_a_subscription() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_gone_is_told() {
     let fake = Fake::new(1..=3);
-    let mut run = run_in_fan_out(&fake, Begin::Earliest);
+    let mut run = run_in_fan_out(&fake, ResumePoint::Earliest);
     run.expect(1..=3).await;
     fake.lock().deleted = true;
     match run.next().await {
@@ -264,7 +264,7 @@ async fn quiet_shards_are_listed_once_for_all_readers_and_their_end_is_noticed()
         .map(|_| {
             let settings = Settings {
                 way: way.clone(),
-                ..settings(Begin::Earliest)
+                ..settings(ResumePoint::Earliest)
             };
             run_with(&fake, settings)
         })

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use millstream_core::ErrorKind;
 use tokio::time::{Instant, sleep};
 
-use super::super::{Begin, Budget, ReadEvent, Settings};
+use super::super::{Budget, ReadEvent, ResumePoint, Settings};
 use super::fake::{Fake, Request};
 use super::{Run, position, run, run_with, secs, settings};
 
@@ -19,7 +19,7 @@ fn gaps(times: &[Instant]) -> Vec<Duration> {
 #[tokio::test(start_paused = true)]
 async fn asks_at_once_for_more_and_rarely_at_the_tip() {
     let fake = Fake::new(1..=100);
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=100).await;
     run.expect_nothing(secs(10)).await;
     let gaps = gaps(&fake.times(RECORDS));
@@ -38,7 +38,7 @@ async fn a_large_answer_is_paid_for() {
         inner.page = 1;
         inner.records[0].data = Bytes::from(vec![0; 8 << 20]);
     }
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=2).await;
     assert!(gaps(&fake.times(RECORDS))[0] >= secs(4));
 }
@@ -47,7 +47,7 @@ async fn a_large_answer_is_paid_for() {
 async fn throttles_lower_the_rate_and_lose_nothing() {
     let fake = Fake::new(1..=100);
     fake.lock().records_faults = [ErrorKind::Throttled; 20].into();
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=100).await;
     let gaps = gaps(&fake.times(RECORDS));
     assert!(gaps[10..20].iter().all(|gap| *gap >= secs(1)), "{gaps:?}");
@@ -62,7 +62,7 @@ async fn what_passes_is_tried_again() {
         inner.iterator_faults = faults.repeat(10).into();
         inner.records_faults = faults.repeat(10).into();
     }
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=30).await;
 }
 
@@ -75,7 +75,7 @@ async fn what_does_not_pass_is_told() {
     ] {
         let fake = Fake::new(1..=30);
         fake.lock().records_faults = [kind].into();
-        let mut run = run(&fake, Begin::Earliest);
+        let mut run = run(&fake, ResumePoint::Earliest);
         match run.next().await {
             ReadEvent::Failed(error) => assert_eq!(error.kind(), kind),
             event => panic!("{event:?}"),
@@ -88,7 +88,7 @@ async fn what_does_not_pass_is_told() {
 async fn what_is_refused_for_ever_is_told() {
     let fake = Fake::new(1..=30);
     fake.lock().iterator_faults = [ErrorKind::Invalid; 100].into();
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     match run.next().await {
         ReadEvent::Failed(error) => assert_eq!(error.kind(), ErrorKind::Invalid),
         event => panic!("{event:?}"),
@@ -98,7 +98,7 @@ async fn what_is_refused_for_ever_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_gone_is_told() {
     let fake = Fake::new(1..=3);
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=3).await;
     fake.lock().deleted = true;
     match run.next().await {
@@ -124,7 +124,7 @@ async fn paused_readers_give_their_room_to_others_and_lose_nothing() {
             fake,
             Settings {
                 budget: budget.clone(),
-                ..settings(Begin::Earliest)
+                ..settings(ResumePoint::Earliest)
             },
         )
     });
@@ -141,7 +141,7 @@ async fn paused_readers_give_their_room_to_others_and_lose_nothing() {
 async fn paused_readers_keep_their_records_if_nobody_waits() {
     let fake = Fake::new(1..=100);
     fake.lock().page = 100;
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=7).await;
     run.reader.pause();
     sleep(secs(100)).await;
@@ -158,7 +158,7 @@ async fn timeouts_lower_the_number_of_records_of_a_request() {
         inner.page = 100;
         inner.records_faults = [ErrorKind::Timeout; 5].into();
     }
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=100).await;
     // 9 records, then 18, 36 and 72.
     assert_eq!(fake.times(RECORDS).len(), 5 + 4);
@@ -167,7 +167,7 @@ async fn timeouts_lower_the_number_of_records_of_a_request() {
 #[tokio::test(start_paused = true)]
 async fn nobody_who_takes_is_nobody_to_ask_for() {
     let fake = Fake::new(1..=1_000);
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     sleep(secs(100)).await;
     // One response of ten records is buffered, one batch of it is in the channel.
     assert_eq!(fake.times(RECORDS).len(), 1);
@@ -179,7 +179,7 @@ async fn nobody_who_takes_is_nobody_to_ask_for() {
 #[tokio::test(start_paused = true)]
 async fn a_pause_stops_records_and_requests_once_something_waits() {
     let fake = Fake::new(1..=30);
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=30).await;
     sleep(secs(1)).await;
     run.reader.pause();
@@ -200,7 +200,7 @@ async fn a_pause_stops_records_and_requests_once_something_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_pause_at_the_tip_ends_at_once() {
     let fake = Fake::new(1..=3);
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=3).await;
     run.reader.pause();
     run.expect_nothing(Duration::from_millis(10_600)).await;
@@ -230,7 +230,7 @@ async fn lag_until(run: &mut Run, met: impl Fn(Duration) -> bool) -> Vec<Duratio
 async fn a_paused_reader_tells_how_far_behind_it_is() {
     let begun = Instant::now();
     let fake = Fake::new(1..=30);
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     // Before its first request: the first response is buffered.
     run.reader.pause();
     lag_until(&mut run, |behind| behind >= secs(10)).await;
@@ -253,7 +253,7 @@ async fn a_paused_reader_tells_how_far_behind_it_is() {
 #[tokio::test(start_paused = true)]
 async fn a_dropped_reader_asks_no_more() {
     let fake = Fake::new(1..=30);
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=3).await;
     drop(run.reader);
     while run.said.recv().await.is_some() {}
@@ -265,7 +265,7 @@ async fn a_dropped_reader_asks_no_more() {
 #[tokio::test(start_paused = true)]
 async fn tells_how_far_behind_it_is() {
     let fake = Fake::new(1..=12);
-    let mut run = run(&fake, Begin::After(position("12")));
+    let mut run = run(&fake, ResumePoint::After(position("12")));
     match run.said.recv().await {
         Some(((), ReadEvent::Behind(Duration::ZERO))) => {}
         event => panic!("{event:?}"),

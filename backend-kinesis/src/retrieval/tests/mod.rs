@@ -20,8 +20,9 @@ use millstream_core::{Partition, Position};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Begin, Budget, Distribution, ReadEvent, Reader, Settings, Way, read_from};
+use super::{Budget, Distribution, ReadEvent, Reader, ResumePoint, Settings, Way, read_from};
 use crate::config::ForeignAggregates;
+use crate::lease::Pin;
 use crate::stream::HashRange;
 use fake::Fake;
 
@@ -36,7 +37,7 @@ struct Run {
     rest: VecDeque<StoredRecord>,
 }
 
-fn settings(begin: Begin) -> Settings {
+fn settings(begin: ResumePoint) -> Settings {
     Settings {
         partition: Partition::new("s", "shard-1"),
         range: Some(HashRange {
@@ -58,12 +59,12 @@ fn settings(begin: Begin) -> Settings {
     }
 }
 
-fn run(fake: &Arc<Fake>, begin: Begin) -> Run {
+fn run(fake: &Arc<Fake>, begin: ResumePoint) -> Run {
     run_with(fake, settings(begin))
 }
 
 /// Starts a reader by enhanced fan-out, of a member of its own.
-fn run_in_fan_out(fake: &Arc<Fake>, begin: Begin) -> Run {
+fn run_in_fan_out(fake: &Arc<Fake>, begin: ResumePoint) -> Run {
     let way = registry::fan_out();
     let settings = settings(begin);
     run_with(fake, Settings { way, ..settings })
@@ -138,6 +139,11 @@ impl Run {
         let event = timeout(time, self.next()).await;
         assert!(event.is_err(), "{event:?}");
     }
+}
+
+/// Returns the tip of a shard as it was pinned.
+fn latest(iterator: String, at: SystemTime) -> ResumePoint {
+    ResumePoint::Latest(Pin { iterator, at })
 }
 
 fn position(text: &str) -> Position {

@@ -11,17 +11,17 @@ use tokio::time::{Instant, timeout};
 use super::super::answer::Raw;
 use super::super::place::Place;
 use super::super::source::Spot;
-use super::super::{Begin, ReadEvent, Settings, Way};
+use super::super::{ReadEvent, ResumePoint, Settings, Way};
 use super::fake::{Fake, Request, iterator, raw};
 use super::registry::fan_out;
-use super::{Run, ago, position, run, run_with, secs, settings};
+use super::{Run, ago, latest, position, run, run_with, secs, settings};
 use crate::aggregate::Carrier;
 
 #[tokio::test(start_paused = true)]
 async fn earliest_is_the_oldest_that_is_left() {
     let fake = Fake::new(1..=40);
     fake.lock().trimmed = 5;
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(6..=40).await;
     fake.store(41..=50);
     run.expect(41..=50).await;
@@ -30,7 +30,7 @@ async fn earliest_is_the_oldest_that_is_left() {
 #[tokio::test(start_paused = true)]
 async fn resumes_after_the_last_record() {
     let fake = Fake::new(1..=20);
-    let mut run = run(&fake, Begin::After(position("15")));
+    let mut run = run(&fake, ResumePoint::After(position("15")));
     run.expect(16..=20).await;
     assert_eq!(fake.spots(), [Spot::At(position("15"))]);
 }
@@ -38,7 +38,7 @@ async fn resumes_after_the_last_record() {
 #[tokio::test(start_paused = true)]
 async fn resumes_after_the_last_of_all() {
     let fake = Fake::new(1..=20);
-    let mut run = run(&fake, Begin::After(position("20")));
+    let mut run = run(&fake, ResumePoint::After(position("20")));
     run.expect_nothing(secs(60)).await;
     fake.store(21..=22);
     run.expect(21..=22).await;
@@ -57,7 +57,7 @@ async fn expect_gap(run: &mut Run, from: &str, to: &str) {
 async fn tells_a_gap_before_what_follows_it() {
     let fake = Fake::new(1..=20);
     fake.lock().trimmed = 10;
-    let mut run = run(&fake, Begin::After(position("4.2")));
+    let mut run = run(&fake, ResumePoint::After(position("4.2")));
     expect_gap(&mut run, "4.2", "11").await;
     run.expect(11..=20).await;
 }
@@ -69,7 +69,7 @@ async fn empty_answers_do_not_hide_a_gap() {
         let mut inner = fake.lock();
         (inner.trimmed, inner.empty_answers) = (20, 7);
     }
-    let mut run = run(&fake, Begin::After(position("4")));
+    let mut run = run(&fake, ResumePoint::After(position("4")));
     run.expect_nothing(secs(1_000)).await;
     fake.store(21..=22);
     expect_gap(&mut run, "4", "21").await;
@@ -81,7 +81,7 @@ async fn a_number_that_is_refused_is_no_end_and_no_gap() {
     for kind in [ErrorKind::NotFound, ErrorKind::Invalid] {
         let fake = Fake::new((1..=20).map(|number| number * 10));
         fake.lock().refuses_unknown = Some(kind);
-        let mut run = run(&fake, Begin::After(position("75")));
+        let mut run = run(&fake, ResumePoint::After(position("75")));
         run.expect((8..=20).map(|number| number * 10)).await;
     }
 }
@@ -93,7 +93,7 @@ async fn a_number_that_is_refused_since_it_is_trimmed_is_a_gap() {
         let mut inner = fake.lock();
         (inner.trimmed, inner.refuses_unknown) = (10, Some(ErrorKind::NotFound));
     }
-    let mut run = run(&fake, Begin::After(position("7")));
+    let mut run = run(&fake, ResumePoint::After(position("7")));
     expect_gap(&mut run, "7", "11").await;
     run.expect(11..=20).await;
 }
@@ -108,7 +108,7 @@ async fn a_time_leads_to_the_first_record_of_it() {
     // An emulator that treats the time as a hint.
     fake.lock().records[3].arrival = Some(at);
     fake.lock().records[2].arrival = Some(at);
-    let mut run = run(&fake, Begin::At(at));
+    let mut run = run(&fake, ResumePoint::At(at));
     // Once begun, nothing is left out: clocks differ.
     run.expect(3..=20).await;
 }
@@ -133,7 +133,7 @@ fn run_at(fake: &Arc<Fake>) -> Run {
         fake,
         Settings {
             resolved: Some(ago(50)),
-            ..settings(Begin::At(ago(100)))
+            ..settings(ResumePoint::At(ago(100)))
         },
     )
 }
@@ -177,7 +177,7 @@ async fn a_beginning_that_was_decided_on_long_ago_may_be_a_gap() {
             &fake,
             Settings {
                 resolved: Some(resolved),
-                ..settings(Begin::Earliest)
+                ..settings(ResumePoint::Earliest)
             },
         );
         if is_gap {
@@ -196,7 +196,7 @@ async fn a_beginning_that_was_decided_on_long_ago_may_be_a_gap() {
 async fn a_time_to_come_is_waited_for() {
     let fake = Fake::new(1..=20);
     let at = SystemTime::now() + secs(3_600);
-    let mut run = run(&fake, Begin::At(at));
+    let mut run = run(&fake, ResumePoint::At(at));
     run.expect_nothing(secs(1)).await;
     fake.store(21..=25);
     run.expect_nothing(secs(1)).await;
@@ -218,7 +218,7 @@ async fn a_time_that_comes_between_two_requests_loses_nothing() {
         let fake = Fake::new(1..=20);
         fake.lock().rejects_times = is_far_apart;
         let at = SystemTime::now() + secs(3_600);
-        let mut run = run(&fake, Begin::At(at));
+        let mut run = run(&fake, ResumePoint::At(at));
         while fake.spots().is_empty() {
             yield_now().await;
         }
@@ -234,19 +234,9 @@ async fn a_time_that_comes_between_two_requests_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn latest_is_what_comes_later() {
-    let fake = Fake::new(1..=20);
-    let mut run = run(&fake, Begin::Latest(None));
-    run.expect_nothing(secs(1)).await;
-    fake.store(21..=25);
-    run.expect(21..=25).await;
-    assert_eq!(fake.spots(), [Spot::Latest]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn latest_is_what_came_after_the_iterator() {
     let fake = Fake::new(1..=25);
-    let mut run = run(&fake, Begin::Latest(Some((iterator(20), ago(60)))));
+    let mut run = run(&fake, latest(iterator(20), ago(60)));
     run.expect(21..=25).await;
     assert_eq!(fake.spots(), []);
 }
@@ -259,7 +249,7 @@ async fn an_iterator_that_is_too_old_is_replaced_by_its_time() {
     }
     let pinned = iterator(20);
     tokio::time::advance(secs(301)).await;
-    let mut run = run(&fake, Begin::Latest(Some((pinned, ago(301)))));
+    let mut run = run(&fake, latest(pinned, ago(301)));
     run.expect(21..=25).await;
 }
 
@@ -269,7 +259,7 @@ async fn latest_skips_nothing_when_its_first_iterator_is_too_old() {
     for raw in &mut fake.lock().records {
         raw.arrival = Some(ago(600));
     }
-    let mut run = run(&fake, Begin::Latest(None));
+    let mut run = run(&fake, latest(iterator(20), SystemTime::now()));
     run.expect_nothing(secs(1)).await;
     run.reader.pause();
     fake.store(21..=25);
@@ -281,7 +271,7 @@ async fn latest_skips_nothing_when_its_first_iterator_is_too_old() {
 #[tokio::test(start_paused = true)]
 async fn an_iterator_that_is_too_old_is_no_gap_and_no_repetition() {
     let fake = Fake::new(1..=50);
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=9).await;
     run.reader.pause();
     run.expect_nothing(secs(400)).await;
@@ -294,7 +284,7 @@ async fn an_iterator_that_is_too_old_is_no_gap_and_no_repetition() {
 #[tokio::test(start_paused = true)]
 async fn a_pause_longer_than_retention_may_be_a_gap() {
     let fake = Fake::new(1..=50);
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect(1..=9).await;
     run.reader.pause();
     run.expect_nothing(secs(1_000)).await;
@@ -312,7 +302,7 @@ async fn a_pause_longer_than_retention_may_be_a_gap() {
 /// A little more than a day, the time for which records are kept.
 const DAY: u64 = 90_000;
 
-fn run_since(fake: &Arc<Fake>, begin: Begin, tip: SystemTime) -> Run {
+fn run_since(fake: &Arc<Fake>, begin: ResumePoint, tip: SystemTime) -> Run {
     let tip = Some(tip);
     run_with(
         fake,
@@ -327,7 +317,7 @@ fn run_since(fake: &Arc<Fake>, begin: Begin, tip: SystemTime) -> Run {
 async fn a_quiet_shard_is_no_gap_if_it_was_looked_at() {
     let fake = Fake::new(1..=20);
     fake.lock().trimmed = 20;
-    let mut run = run_since(&fake, Begin::After(position("20")), ago(3_600));
+    let mut run = run_since(&fake, ResumePoint::After(position("20")), ago(3_600));
     run.expect_nothing(secs(60)).await;
     fake.store(21..=25);
     run.expect(21..=25).await;
@@ -337,7 +327,7 @@ async fn a_quiet_shard_is_no_gap_if_it_was_looked_at() {
 async fn a_quiet_shard_may_be_a_gap_if_it_was_looked_at_long_ago() {
     let fake = Fake::new(1..=20);
     fake.lock().trimmed = 20;
-    let mut run = run_since(&fake, Begin::After(position("20")), ago(DAY));
+    let mut run = run_since(&fake, ResumePoint::After(position("20")), ago(DAY));
     fake.store(21..=25);
     expect_gap(&mut run, "20", "21").await;
     run.expect(21..=25).await;
@@ -346,7 +336,7 @@ async fn a_quiet_shard_may_be_a_gap_if_it_was_looked_at_long_ago() {
 #[tokio::test(start_paused = true)]
 async fn that_nothing_is_left_is_told_now_and_then() {
     let fake = Fake::new(1..=20);
-    let mut run = run(&fake, Begin::After(position("7")));
+    let mut run = run(&fake, ResumePoint::After(position("7")));
     let begun = (Instant::now(), SystemTime::now());
     let (after, at) = run.tip().await;
     assert_eq!(after, Some(position("20")));
@@ -365,7 +355,7 @@ async fn that_nothing_is_left_is_told_now_and_then() {
 async fn what_may_be_a_gap_is_not_told_to_be_nothing() {
     let fake = Fake::new(1..=20);
     fake.lock().trimmed = 20;
-    let mut run = run(&fake, Begin::After(position("7")));
+    let mut run = run(&fake, ResumePoint::After(position("7")));
     assert!(timeout(secs(1_000), run.tip()).await.is_err());
     fake.store([21]);
     expect_gap(&mut run, "7", "21").await;
@@ -377,7 +367,7 @@ async fn a_tip_that_was_pinned_long_ago_may_be_a_gap() {
     fake.lock().trimmed = 10;
     let pinned = iterator(5);
     tokio::time::advance(secs(DAY)).await;
-    let mut run = run(&fake, Begin::Latest(Some((pinned, ago(DAY)))));
+    let mut run = run(&fake, latest(pinned, ago(DAY)));
     match run.next().await {
         ReadEvent::DataLoss { after, earliest } => {
             assert_eq!((after, earliest), (None, position("11")));
@@ -393,7 +383,7 @@ fn a_first_subscription_begins_between_the_pin_and_the_last_look_with_room_for_s
     for seed in 0..1_000 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let pinned = SystemTime::now() - secs(3_600);
-        let mut place = Place::new(Begin::Latest(Some((iterator(20), pinned))), None, None);
+        let mut place = Place::new(latest(iterator(20), pinned), None, None);
         let mut asked = pinned;
         while !place.is_quiet() {
             asked += Duration::from_millis(rng.u64(0..3_000));
@@ -426,7 +416,7 @@ async fn empty_answers_do_not_move_a_place_in_time() {
     }
     let pinned = iterator(20);
     tokio::time::advance(secs(301)).await;
-    let mut run = run(&fake, Begin::Latest(Some((pinned, ago(301)))));
+    let mut run = run(&fake, latest(pinned, ago(301)));
     run.expect_nothing(secs(5)).await;
     run.reader.pause();
     run.expect_nothing(secs(400)).await;
@@ -459,7 +449,7 @@ async fn what_goes_while_it_is_read_is_told() {
             &fake,
             Settings {
                 way,
-                ..settings(Begin::Earliest)
+                ..settings(ResumePoint::Earliest)
             },
         );
         run.expect(1..=3).await;

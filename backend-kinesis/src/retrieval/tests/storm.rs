@@ -6,7 +6,7 @@ use fastrand::Rng;
 use millstream_core::ErrorKind;
 use tokio::time::sleep;
 
-use super::super::{Begin, ReadEvent, Settings, Way};
+use super::super::{ReadEvent, ResumePoint, Settings, Way};
 use super::fake::{End, Fake};
 use super::registry::fan_out;
 use super::{for_each_seed, position, run_with, settings};
@@ -35,8 +35,8 @@ async fn storm(seed: u64) {
             way,
             batch_records: rng.usize(1..12),
             ..settings(match begin {
-                0 => Begin::Earliest,
-                _ => Begin::After(position(&begin.to_string())),
+                0 => ResumePoint::Earliest,
+                _ => ResumePoint::After(position(&begin.to_string())),
             })
         },
     );

@@ -8,7 +8,7 @@ use millstream_core::{Position, Record};
 
 use super::super::answer::Raw;
 use super::super::unpack::Unpacker;
-use super::super::{Begin, Distribution, ReadEvent, Settings};
+use super::super::{Distribution, ReadEvent, ResumePoint, Settings};
 use super::fake::{Fake, raw};
 use super::{position, run, run_with, secs, settings};
 use crate::aggregate::{Carrier, keyless};
@@ -53,7 +53,7 @@ fn unpacker(
         range,
         distribution,
         foreign,
-        ..settings(Begin::Earliest)
+        ..settings(ResumePoint::Earliest)
     })
 }
 
@@ -223,7 +223,7 @@ async fn large_carriers_are_handed_on_in_batches() {
     let keys = ["a"; 10];
     fake.lock().records.push(carrier(3, &keys));
     fake.lock().records.push(raw(4));
-    let mut run = run(&fake, Begin::After(position("1")));
+    let mut run = run(&fake, ResumePoint::After(position("1")));
     let records = run.records(12).await;
     let expected = ["2", "3", "3.1", "3.2", "3.3", "3.4", "3.5", "3.6", "3.7"];
     assert_eq!(positions(&records)[..9], expected);
@@ -239,7 +239,7 @@ async fn a_carrier_of_nothing_is_passed_over() {
     data.extend(message);
     data.extend(<md5::Md5 as md5::Digest>::digest(message));
     fake.lock().records[1].data = data.into();
-    let mut run = run(&fake, Begin::Earliest);
+    let mut run = run(&fake, ResumePoint::Earliest);
     run.expect([1]).await;
     run.expect_nothing(secs(600)).await;
     fake.store(3..=4);
@@ -250,7 +250,7 @@ async fn a_carrier_of_nothing_is_passed_over() {
 async fn resumes_within_a_carrier() {
     let fake = Fake::new(1..=2);
     fake.lock().records.push(carrier(3, &["a", "b", "c"]));
-    let mut run = run(&fake, Begin::After(position("3.1")));
+    let mut run = run(&fake, ResumePoint::After(position("3.1")));
     assert_eq!(positions(&run.records(1).await), ["3.2"]);
 }
 
@@ -261,7 +261,7 @@ async fn an_event_has_no_more_bytes_than_it_may() {
     let settings = Settings {
         batch_records: 100,
         batch_bytes: 4 * size + 1,
-        ..settings(Begin::Earliest)
+        ..settings(ResumePoint::Earliest)
     };
     let mut run = run_with(&fake, settings);
     let mut events = Vec::new();
