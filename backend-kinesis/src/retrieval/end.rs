@@ -53,6 +53,7 @@ impl<T: Clone> Reading<T> {
             shards = self.listed().await?;
         }
         // Retention removed it, long after it was closed, and perhaps its children as well.
+        self.place.doubt();
         let children = self.children(&shards);
         Err(self.ended(children, &shards).await)
     }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::contention::Incident;
 use super::hand::Done;
-use super::reading::Reading;
+use super::reading::{Reading, Taken};
 use super::source::{Spot, SubscribeError, Subscription};
 use super::stream_consumer::StreamConsumer;
 use super::until::{Stopped, Until};
@@ -25,6 +25,9 @@ pub(super) const SILENCE: Duration = Duration::from_secs(35);
 
 /// The minimum time between two calls.
 const LEAST: Duration = Duration::from_secs(1);
+
+/// The minimum time between two requests that confirm pushed records. What is pushed in between is held back.
+const BETWEEN: Duration = Duration::from_secs(1);
 
 /// A subscription that ends before this age ends early. Kinesis ends it after 5 minutes.
 const EARLY: Duration = Duration::from_secs(240);
@@ -61,13 +64,7 @@ impl<T: Clone> Reading<T> {
                 // A subscription cannot begin at an iterator.
                 self.poll_pinned(until).await?;
             }
-            if self.place.is_at_risk() {
-                // Subscriptions cannot be repeated as often as the place may have to be found again.
-                self.poll_until(Until::Safe).await?;
-                feed.after = None;
-            }
-            // A sequence number that is too old may hide a gap. A removed record does not.
-            let after = feed.after.take().filter(|_| self.place.is_fresh());
+            let after = feed.after.take();
             let spot = after.map_or_else(|| self.place.look(), Spot::After);
             let begun = Instant::now();
             // The call ends with the first event, which no timeout of the AWS SDK covers.
@@ -113,6 +110,7 @@ impl<T: Clone> Reading<T> {
         consumer: &StreamConsumer,
     ) -> Result<Next, Done> {
         let begun = Instant::now();
+        let mut unconfirmed = Vec::new();
         loop {
             let asked = SystemTime::now();
             let answer = match timeout(self.settings.silence, subscription.next()).await {
@@ -141,15 +139,21 @@ impl<T: Clone> Reading<T> {
             }
             // Kinesis ends without a number, and an emulator with both a number and children.
             let is_last = answer.next.is_none() || answer.has_children;
-            let after = answer.next.as_deref().and_then(|next| next.parse().ok());
-            self.take(answer, asked, false).await?;
-            feed.after = after;
+            unconfirmed.push((answer, asked, Instant::now()));
+            if self.place.was_confirmed_within(BETWEEN) && !is_last {
+                continue;
+            }
+            for (answer, asked, arrived) in unconfirmed.drain(..) {
+                let after = answer.next.as_deref().and_then(|next| next.parse().ok());
+                if self.take(answer, asked, arrived, false).await? == Taken::Some {
+                    feed.after = None;
+                    return Ok(Next::Another);
+                }
+                feed.after = after;
+            }
             self.pace.succeeded();
             if is_last {
                 self.end().await?;
-                return Ok(Next::Another);
-            }
-            if self.place.is_at_risk() {
                 return Ok(Next::Another);
             }
             if self.look_if_idle(feed, consumer).await? == Next::Polling {

@@ -15,6 +15,7 @@
 mod answer;
 mod batch;
 mod budget;
+mod confirm;
 mod contention;
 mod distribution;
 mod end;

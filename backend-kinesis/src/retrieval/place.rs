@@ -6,7 +6,7 @@ use millstream_core::driver::StoredRecord;
 use millstream_core::{ErrorKind, Position};
 use tokio::time::Instant;
 
-use super::answer::Raw;
+use super::answer::{Answer, Raw};
 use super::source::Spot;
 use crate::lease::ResumePoint;
 
@@ -29,12 +29,7 @@ pub(super) struct Place {
     iterator: Option<String>,
     /// The last record that the reader has passed; for a carrier, the last of its user records.
     passed: Option<Position>,
-    /// Whether the reader has met that record, or an earlier one, since it last looked for its place.
-    /// If the wanted record is gone, Kinesis begins with the next available one, and does not report
-    /// that.
-    met: bool,
-    /// Whether a record has been passed since then.
-    moved: bool,
+    presence: Presence,
     /// The records still to be read were stored after this time.
     certain: Option<Since>,
     /// The start time of [`ResumePoint::Latest`]: the last time when nothing was left.
@@ -52,6 +47,16 @@ pub(super) struct Place {
     unknown: bool,
     /// Whether Kinesis has rejected the time that replaces one in the future, too.
     is_far_apart: bool,
+}
+
+/// Whether the shard still has the last record that the reader has passed. If that is gone, Kinesis begins with the next
+/// available one, and does not report it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    /// The next record will show it: the reader has looked for its place.
+    Open,
+    /// It was there at that time. A response that arrived before misses no record that follows.
+    Seen(Instant),
 }
 
 /// A time in the past, stored so that it ages by a monotonic clock.
@@ -119,8 +124,7 @@ impl Place {
             begin,
             iterator,
             passed,
-            met: false,
-            moved: false,
+            presence: Presence::Open,
             certain: tip.map(Since::time),
             since: tip.unwrap_or_else(SystemTime::now),
             pinned,
@@ -138,8 +142,7 @@ impl Place {
             begin: self.begin.clone(),
             iterator: None,
             passed: Some(after),
-            met: false,
-            moved: false,
+            presence: Presence::Open,
             unknown: false,
             is_far_apart: false,
             ..*self
@@ -171,7 +174,7 @@ impl Place {
 
     /// Returns the position for the next request.
     pub(super) fn look(&mut self) -> Spot {
-        (self.met, self.moved) = (false, false);
+        self.presence = Presence::Open;
         match (self.passed, &self.begin) {
             (Some(_), _) if self.unknown => Spot::Earliest,
             (Some(passed), _) => Spot::At(passed),
@@ -231,10 +234,6 @@ impl Place {
         // The reader has passed all records that existed at the time.
         self.early &= self.resolved.is_none() || !behind.is_zero();
         if self.passed.is_none() {
-            // An empty response may be from a part of the shard without records, with some after it.
-            if !behind.is_zero() {
-                return;
-            }
             self.since = asked;
         } else if self.is_doubtful() {
             // No record has shown yet whether one is missing.
@@ -251,33 +250,58 @@ impl Place {
         self.certain.is_some_and(|since| since.age() < KEPT)
     }
 
-    /// Returns whether the next records may be removed before they are requested. Kinesis does not report that to a
-    /// reader that continues by an iterator or a subscription. To detect missing records, each response must begin with
-    /// the last record of the one before.
-    pub(super) fn is_at_risk(&self) -> bool {
-        self.passed.is_some() && self.certain.is_some() && !self.is_fresh()
+    /// Returns whether the next records may be removed before they are requested.
+    fn is_at_risk(&self) -> bool {
+        self.certain.is_some() && !self.is_fresh()
     }
 
-    /// Returns whether the reader has passed records since it looked for its place.
-    pub(super) fn has_moved(&self) -> bool {
-        self.moved
+    /// Returns the record that must still be there after the response has arrived. `None` if the response misses nothing, or
+    /// shows by itself what is missing.
+    pub(super) fn to_confirm(&self, answer: &Answer, arrived: Instant) -> Option<Position> {
+        let Presence::Seen(at) = self.presence else {
+            return None;
+        };
+        let is_conclusive = !answer.records.is_empty() || answer.behind == Some(Duration::ZERO);
+        let is_open = is_conclusive && self.is_at_risk() && at < arrived;
+        self.passed.filter(|_| is_open)
+    }
+
+    /// Returns whether the last record must be confirmed now and then, and was there so recently.
+    pub(super) fn was_confirmed_within(&self, time: Duration) -> bool {
+        let Presence::Seen(at) = self.presence else {
+            return false;
+        };
+        self.is_at_risk() && at.elapsed() < time
+    }
+
+    /// Records that the last record was there at this time.
+    pub(super) fn confirm(&mut self, at: Instant) {
+        self.presence = match self.presence {
+            Presence::Seen(before) => Presence::Seen(before.max(at)),
+            Presence::Open => Presence::Seen(at),
+        };
+    }
+
+    /// Records that the last record may be gone.
+    pub(super) fn doubt(&mut self) {
+        self.presence = Presence::Open;
     }
 
     /// Returns whether records may have been removed while no reader was running.
     fn is_doubtful(&self) -> bool {
-        !self.met && !self.is_fresh()
+        self.presence == Presence::Open && !self.is_fresh()
     }
 
-    /// Returns the relation of the next record to the reader.
-    pub(super) fn meet(&mut self, raw: &Raw) -> Meeting {
+    /// Returns the relation of the next record to the reader. It is of a response that arrived at this time.
+    pub(super) fn meet(&mut self, raw: &Raw, arrived: Instant) -> Meeting {
         if let Some(passed) = self.passed {
             let number = passed.with_sub_sequence(0);
             if raw.position < number {
-                self.met = true;
+                self.confirm(arrived);
                 return Meeting::Old;
             }
             if raw.position == number {
-                self.met = true;
+                self.confirm(arrived);
                 return Meeting::After(passed);
             }
             if self.is_doubtful() {
@@ -336,11 +360,10 @@ impl Place {
     }
 
     /// Moves past a Kinesis record, with all its user records.
-    pub(super) fn pass(&mut self, raw: &Raw) {
-        let before = self.passed;
-        self.passed = before.max(Some(raw.position.with_sub_sequence(u64::MAX)));
-        self.moved |= before.is_none_or(|before| before.with_sub_sequence(0) < raw.position);
-        self.met = true;
+    pub(super) fn pass(&mut self, raw: &Raw, arrived: Instant) {
+        let last = raw.position.with_sub_sequence(u64::MAX);
+        self.passed = self.passed.max(Some(last));
+        self.confirm(arrived);
     }
 
     /// Returns the last position before the records that may have been removed with the rest of the shard; `None` if

@@ -52,7 +52,6 @@ impl<T: Clone> Reading<T> {
                 Way::FanOut(consumer) => consumer.arn().is_some(),
                 Way::Polling => false,
             },
-            Until::Safe => !self.place.is_at_risk(),
             Until::End => false,
         }
     }
@@ -96,7 +95,7 @@ impl<T: Clone> Reading<T> {
             self.demand.received(answer.records.len(), bytes);
             let wait = self.pace.after(bytes, idle, Instant::now());
             let next = answer.next.clone();
-            let taken = self.take(answer, asked, true).await?;
+            let taken = self.take(answer, asked, Instant::now(), true).await?;
             drop(room);
             if taken == Taken::Some {
                 return self.hand.unpaused().await;
@@ -110,9 +109,6 @@ impl<T: Clone> Reading<T> {
                 return Ok(());
             }
             self.hand.until_due(begun + wait).await?;
-            if self.place.is_at_risk() && self.place.has_moved() {
-                return Ok(());
-            }
         }
     }
 }

@@ -41,7 +41,7 @@ const HOLD: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
     All,
-    /// Some were dropped. The reader must look for its place again.
+    /// Some were dropped, or may be missing. The reader must look for its place again.
     Some,
 }
 
@@ -100,19 +100,24 @@ impl<T: Clone> Reading<T> {
         self.poll(Until::End).await
     }
 
-    /// Delivers the records of a response that were not delivered before. The request was sent at `asked`. A poller may
-    /// drop some.
+    /// Delivers the records of a response that were not delivered before. The request was sent at `asked`, and the
+    /// response `arrived` later. A poller may drop some.
     pub(super) async fn take(
         &mut self,
         answer: Answer,
         asked: SystemTime,
+        arrived: Instant,
         mut may_drop: bool,
     ) -> Result<Taken, Done> {
         self.refusals = 0;
         self.is_reached();
-        // The delivery may take any time.
-        let answered = Instant::now();
+        if let Some(last) = self.place.to_confirm(&answer, arrived)
+            && !self.is_still_there(last).await?
+        {
+            return Ok(Taken::Some);
+        }
         let behind = answer.behind;
+        let is_empty_answer = answer.records.is_empty();
         let settings = &self.settings;
         let (most, bytes) = (
             settings.batch_records,
@@ -121,9 +126,9 @@ impl<T: Clone> Reading<T> {
         let mut batch = Batch::new(most, bytes, answer.records.len());
         let mut unpacked = Vec::new();
         for raw in answer.records {
-            let after = match self.place.meet(&raw) {
+            let after = match self.place.meet(&raw, arrived) {
                 Meeting::Old => {
-                    self.place.pass(&raw);
+                    self.place.pass(&raw, arrived);
                     continue;
                 }
                 Meeting::After(position) => Some(position),
@@ -141,7 +146,7 @@ impl<T: Clone> Reading<T> {
                     None
                 }
             };
-            self.place.pass(&raw);
+            self.place.pass(&raw, arrived);
             let arrival = raw.arrival;
             self.unpacker.unpack(raw, after, &mut unpacked);
             self.place.pass_early(arrival, &mut unpacked);
@@ -160,8 +165,11 @@ impl<T: Clone> Reading<T> {
         {
             return Ok(Taken::Some);
         }
-        self.hand.note_left(behind, answered);
-        self.place.is_certain(asked, answered, behind);
+        self.hand.note_left(behind, arrived);
+        // An empty response may be from a part of the shard without records, with some after it.
+        let is_known = !is_empty_answer || behind == Some(Duration::ZERO);
+        self.place
+            .is_certain(asked, arrived, behind.filter(|_| is_known));
         if !is_empty {
             self.behind = behind;
         } else if let Some(behind) = behind.filter(|behind| self.behind != Some(*behind)) {

@@ -9,8 +9,6 @@ pub(super) enum Until {
     Quiet,
     /// Enhanced fan-out is no longer refused.
     Subscribable,
-    /// No remaining record may be removed before it is read.
-    Safe,
     /// Never.
     End,
 }

@@ -2,9 +2,10 @@
 
 use millstream_core::ErrorKind;
 
-use super::super::{ReadEvent, ResumePoint};
+use super::super::{ReadEvent, ResumePoint, Settings, Way};
 use super::fake::{Fake, child};
-use super::{Run, position, run, secs};
+use super::registry::fan_out;
+use super::{Run, position, run, run_with, secs, settings};
 
 async fn expect_end(run: &mut Run, children: &[&str]) {
     match run.next().await {
@@ -54,6 +55,34 @@ async fn a_shard_that_went_by_retention_is_a_gap_and_an_end() {
         event => panic!("{event:?}"),
     }
     expect_end(&mut run, &["shard-2"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_removed_while_it_is_read_is_a_gap_and_an_end() {
+    for way in [Way::Polling, fan_out()] {
+        let fake = Fake::new(1..=100);
+        fake.close(&["shard-2"]);
+        fake.lock().age = secs(25 * 3_600);
+        let mut run = run_with(
+            &fake,
+            Settings {
+                way,
+                ..settings(ResumePoint::Earliest)
+            },
+        );
+        run.expect(1..=3).await;
+        fake.lock().listed = false;
+        let mut last = None;
+        let lost = loop {
+            match run.next().await {
+                ReadEvent::Records { records, .. } => last = records.last().map(|r| r.position),
+                ReadEvent::DataLoss { after, earliest } => break (after, earliest),
+                event => panic!("{event:?}"),
+            }
+        };
+        assert_eq!(lost, (last, position("10000")));
+        expect_end(&mut run, &["shard-2"]).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

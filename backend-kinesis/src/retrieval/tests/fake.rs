@@ -28,6 +28,8 @@ pub(super) struct Inner {
     pub(super) records: Vec<Raw>,
     /// The number of these that retention has removed.
     pub(super) trimmed: usize,
+    /// Removes records by their age. `None` if the test does.
+    pub(super) retention: Option<Retention>,
     pub(super) closed: bool,
     /// The listed children.
     pub(super) children: Vec<Shard>,
@@ -62,6 +64,15 @@ pub(super) struct Inner {
     /// When the active subscription began.
     active: Option<Instant>,
     pub(super) requests: Vec<(Instant, Request)>,
+}
+
+/// Retention in simulated time.
+#[derive(Debug)]
+pub(super) struct Retention {
+    /// When each record was stored.
+    pub(super) stored: Vec<Instant>,
+    /// The age at which records are removed.
+    pub(super) kept: Duration,
 }
 
 /// How a subscription reports shard end.
@@ -105,6 +116,7 @@ impl Fake {
         Arc::new(Self(Mutex::new(Inner {
             records: numbers.into_iter().map(raw).collect(),
             trimmed: 0,
+            retention: None,
             closed: false,
             children: Vec::new(),
             listed: true,
@@ -134,7 +146,12 @@ impl Fake {
     }
 
     pub(super) fn store(&self, numbers: impl IntoIterator<Item = u64>) {
-        self.lock().records.extend(numbers.into_iter().map(raw));
+        let mut inner = self.lock();
+        inner.records.extend(numbers.into_iter().map(raw));
+        let count = inner.records.len();
+        if let Some(retention) = &mut inner.retention {
+            retention.stored.resize_with(count, Instant::now);
+        }
     }
 
     pub(super) fn close(&self, children: &[&str]) {
@@ -166,7 +183,17 @@ impl Fake {
             inner.takes
         };
         sleep(takes).await;
-        self.lock()
+        self.current()
+    }
+
+    /// Returns the shard without the records that have expired.
+    pub(super) fn current(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = self.lock();
+        if let Some(Retention { stored, kept }) = &inner.retention {
+            let expired = stored.iter().take_while(|at| at.elapsed() >= *kept);
+            inner.trimmed = inner.trimmed.max(expired.count());
+        }
+        inner
     }
 }
 
@@ -228,9 +255,10 @@ impl Inner {
         };
         self.empty_answers = self.empty_answers.saturating_sub(1);
         let left = (self.records.len() - end) as u64;
-        let behind = match left {
-            0 => Duration::ZERO,
-            left => self.age + Duration::from_secs(left),
+        let behind = match (left, &self.retention) {
+            (0, _) => Duration::ZERO,
+            (_, Some(retention)) => retention.stored[end].elapsed(),
+            (left, None) => self.age + Duration::from_secs(left),
         };
         let answer = Answer {
             records: self.records[first..end].to_vec(),
@@ -342,7 +370,7 @@ impl Subscription for Pushed {
             if Instant::now() >= self.ends {
                 return Ok(None);
             }
-            let mut inner = self.fake.lock();
+            let mut inner = self.fake.current();
             fault(&mut inner.push_faults)?;
             if inner.deleted {
                 return Err(error(ErrorKind::NotFound).into());

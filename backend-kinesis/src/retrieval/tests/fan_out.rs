@@ -59,6 +59,19 @@ async fn resumes_after_the_last_record_and_tells_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_far_behind_keeps_its_subscription_and_confirms_it_once_a_second() {
+    let fake = Fake::new(1..=1_000);
+    fake.lock().age = secs(30 * 3_600);
+    let mut run = run_in_fan_out(&fake, ResumePoint::After(position("1")));
+    run.expect(2..=1_000).await;
+    assert_eq!(fake.times(SUBSCRIBE).len(), 1);
+    let confirmed = fake.times(|request| matches!(request, Request::Iterator(_)));
+    assert!(!confirmed.is_empty());
+    let gaps = confirmed.windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(gaps.into_iter().all(|gap| gap >= secs(1)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pinned_iterator_is_polled_for_the_first_record() {
     let fake = Fake::new(1..=20);
     let mut run = run_in_fan_out(&fake, latest(iterator(20), ago(1)));

@@ -8,6 +8,7 @@ mod fan_out;
 mod flow;
 mod places;
 mod registry;
+mod retention;
 mod storm;
 mod unpacked;
 
@@ -71,7 +72,7 @@ fn run_in_fan_out(fake: &Arc<Fake>, begin: ResumePoint) -> Run {
 }
 
 /// Runs a scenario with 100 seeds, each on a runtime of its own with a paused clock.
-fn for_each_seed<F: Future>(scenario: fn(u64) -> F) {
+fn for_each_seed(scenario: impl AsyncFn(u64) + std::panic::RefUnwindSafe) {
     for seed in 0..100 {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
