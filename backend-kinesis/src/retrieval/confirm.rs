@@ -31,7 +31,7 @@ impl<T: Clone> Reading<T> {
             let asked = Instant::now();
             match self.oldest_from(last).await {
                 Ok(Some(oldest)) if oldest <= last => {
-                    self.place.confirm(asked);
+                    self.place.confirm(last, asked);
                     return Ok(true);
                 }
                 Ok(_) => break,

@@ -1,4 +1,7 @@
 //! The place of a reader in its shard: the next record, the records it already had, and those it may have missed.
+//!
+//! Each part answers one question: which record was passed last, and is it still there ([`Passed`]); which records are from
+//! before the start ([`Skip`]); did Kinesis reject the position ([`Rejected`]); and how old the records to be read can be.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +11,7 @@ use tokio::time::Instant;
 
 use super::answer::{Answer, Raw};
 use super::source::Spot;
-use crate::lease::ResumePoint;
+use crate::lease::{Pin, ResumePoint};
 
 /// Every stream [keeps its records][retention] for at least a day, so nothing is missing if
 /// all records to be read were stored a little less than that ago. The difference allows for clock skew.
@@ -24,39 +27,63 @@ const MILLI: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) struct Place {
-    begin: ResumePoint,
-    /// The iterator of [`ResumePoint::Latest`], until it is used.
-    iterator: Option<String>,
-    /// The last record that the reader has passed; for a carrier, the last of its user records.
-    passed: Option<Position>,
-    presence: Presence,
-    /// The records still to be read were stored after this time.
+    passed: Passed,
+    skip: Skip,
+    rejected: Rejected,
+    /// The records still to be read were stored after this time. `None` if it is not known.
     certain: Option<Since>,
-    /// The start time of [`ResumePoint::Latest`]: the last time when nothing was left.
-    since: SystemTime,
-    /// When the start of [`ResumePoint::Latest`] was pinned.
-    pinned: Option<SystemTime>,
-    /// For [`ResumePoint::Latest`], the time from which the reader continues. Earlier records are from before the start, and left
-    /// out until a later one arrives: a service without a record of that time may begin at the oldest one.
-    floor: Option<SystemTime>,
-    /// Whether an early record may still arrive for [`ResumePoint::At`].
-    early: bool,
-    /// When the start at [`ResumePoint::Earliest`] or [`ResumePoint::At`] was resolved.
-    resolved: Option<(SystemTime, Since)>,
-    /// Whether Kinesis does not know `passed`, or rejects the start time.
-    unknown: bool,
-    /// Whether Kinesis has rejected the time that replaces one in the future, too.
-    is_far_apart: bool,
 }
 
-/// Whether the shard still has the last record that the reader has passed. If that is gone, Kinesis begins with the next
-/// available one, and does not report it.
+/// The last record that the reader has passed; for a carrier, the last of its user records.
+#[derive(Debug)]
+enum Passed {
+    /// There is none. Open: are records gone with which the group would have begun?
+    Nothing(Start),
+    /// The reader has looked for this one. Open: is it still there? If not, Kinesis begins with the next available record,
+    /// and does not report that. The first record of the response shows it.
+    Unconfirmed(Position),
+    /// It was there at that time. A response that arrived before misses no record that follows. Open for a later response,
+    /// if the next records are so old that they may have been removed.
+    Confirmed { last: Position, at: Instant },
+}
+
+/// The start of a reader without a record.
+#[derive(Debug)]
+enum Start {
+    Earliest,
+    /// The tip of the shard when the group was created.
+    Latest {
+        /// The iterator from which to continue, until it is used.
+        iterator: Option<String>,
+        pinned: SystemTime,
+        /// The last time when nothing was left.
+        quiet: SystemTime,
+    },
+    At(SystemTime),
+}
+
+/// The records that are left out because they are from before the start.
+#[derive(Debug, Clone, Copy)]
+enum Skip {
+    None,
+    /// Those stored before the time from which [`Start::Latest`] continues, until a later one arrives: a service without a
+    /// record of that time may begin at the oldest one.
+    Stored(SystemTime),
+    /// Those that are older than [`Start::At`], see [`Place::pass_early`].
+    Early {
+        time: SystemTime,
+        /// When the start was resolved.
+        resolved: Option<SystemTime>,
+    },
+}
+
+/// Whether Kinesis rejects the position that was asked for: it does not know the last record, or the time is in the future.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Presence {
-    /// The next record will show it: the reader has looked for its place.
-    Open,
-    /// It was there at that time. A response that arrived before misses no record that follows.
-    Seen(Instant),
+enum Rejected {
+    No,
+    Once,
+    /// The time that replaces one in the future, too: the clocks are far apart.
+    Again,
 }
 
 /// A time in the past, stored so that it ages by a monotonic clock.
@@ -104,105 +131,118 @@ impl Place {
         tip: Option<SystemTime>,
         resolved: Option<SystemTime>,
     ) -> Self {
-        let passed = match &begin {
-            ResumePoint::After(position) => Some(*position),
-            _ => None,
+        let (passed, skip, certain) = match begin {
+            ResumePoint::After(last) => (Passed::Unconfirmed(last), Skip::None, tip),
+            ResumePoint::Earliest => (
+                Passed::Nothing(Start::Earliest),
+                Skip::None,
+                tip.or(resolved),
+            ),
+            ResumePoint::Latest(Pin { iterator, at }) => {
+                let quiet = tip.unwrap_or(at).max(at);
+                let start = Start::Latest {
+                    iterator: Some(iterator),
+                    pinned: at,
+                    quiet,
+                };
+                (Passed::Nothing(start), Skip::None, Some(quiet))
+            }
+            ResumePoint::At(time) => (
+                Passed::Nothing(Start::At(time)),
+                Skip::Early { time, resolved },
+                tip.or(resolved),
+            ),
         };
-        let pinned = match &begin {
-            ResumePoint::Latest(pin) => Some(pin.at),
-            _ => None,
-        };
-        let iterator = match &begin {
-            ResumePoint::Latest(pin) => Some(pin.iterator.clone()),
-            _ => None,
-        };
-        let tip = tip.max(pinned);
-        let early = matches!(begin, ResumePoint::At(_));
-        let resolved =
-            resolved.filter(|_| matches!(begin, ResumePoint::Earliest | ResumePoint::At(_)));
         Self {
-            begin,
-            iterator,
             passed,
-            presence: Presence::Open,
-            certain: tip.map(Since::time),
-            since: tip.unwrap_or_else(SystemTime::now),
-            pinned,
-            floor: None,
-            early,
-            resolved: resolved.map(|at| (at, Since::time(at))),
-            unknown: false,
-            is_far_apart: false,
+            skip,
+            rejected: Rejected::No,
+            certain: certain.map(Since::time),
         }
     }
 
     /// Returns the place after an earlier record of the same reader.
     pub(super) fn resumed(&self, after: Position) -> Self {
         Self {
-            begin: self.begin.clone(),
-            iterator: None,
-            passed: Some(after),
-            presence: Presence::Open,
-            unknown: false,
-            is_far_apart: false,
+            passed: Passed::Unconfirmed(after),
+            rejected: Rejected::No,
             ..*self
+        }
+    }
+
+    /// Returns the last record that was passed.
+    fn last(&self) -> Option<Position> {
+        match self.passed {
+            Passed::Nothing(_) => None,
+            Passed::Unconfirmed(last) | Passed::Confirmed { last, .. } => Some(last),
         }
     }
 
     /// Returns the iterator that was taken when the group was created, or the last one after it. It is used once.
     pub(super) fn pinned(&mut self) -> Option<String> {
-        self.iterator.take().filter(|_| self.passed.is_none())
+        match &mut self.passed {
+            Passed::Nothing(Start::Latest { iterator, .. }) => iterator.take(),
+            _ => None,
+        }
     }
 
     /// Keeps an iterator with which a reader without a record continues. Its own time would be less exact.
-    pub(super) fn pin(&mut self, iterator: String) {
-        if matches!(self.begin, ResumePoint::Latest(_)) && self.passed.is_none() {
-            self.iterator = Some(iterator);
+    pub(super) fn pin(&mut self, next: String) {
+        if let Passed::Nothing(Start::Latest { iterator, .. }) = &mut self.passed {
+            *iterator = Some(next);
         }
     }
 
     /// Returns whether a reader without a record can begin by time: not so early that it gets records from before the
     /// pin, and not too late, although the clocks that took both times may be wrong.
     pub(super) fn is_quiet(&self) -> bool {
-        self.pinned.is_some_and(|at| self.since >= at + 2 * SKEW)
+        match &self.passed {
+            Passed::Nothing(Start::Latest { pinned, quiet, .. }) => *quiet >= *pinned + 2 * SKEW,
+            _ => false,
+        }
     }
 
     /// Returns whether there is a record to continue after.
     pub(super) fn has_passed(&self) -> bool {
-        self.passed.is_some()
+        self.last().is_some()
     }
 
     /// Returns the position for the next request.
     pub(super) fn look(&mut self) -> Spot {
-        self.presence = Presence::Open;
-        match (self.passed, &self.begin) {
-            (Some(_), _) if self.unknown => Spot::Earliest,
-            (Some(passed), _) => Spot::At(passed),
-            // It is rejected as long as it is in the future. The tip would be too late: the time may pass until that
-            // request arrives. Earlier records are left out.
-            (None, ResumePoint::At(at)) if self.unknown => match self.is_far_apart {
-                false => Spot::Time(
-                    SystemTime::now()
-                        .min(*at)
-                        .checked_sub(SKEW)
-                        .unwrap_or(UNIX_EPOCH),
-                ),
-                true => Spot::Earliest,
+        let rejected = self.rejected;
+        match &self.passed {
+            Passed::Unconfirmed(last) | Passed::Confirmed { last, .. } => {
+                let last = *last;
+                self.passed = Passed::Unconfirmed(last);
+                match rejected {
+                    Rejected::No => Spot::At(last),
+                    Rejected::Once | Rejected::Again => Spot::Earliest,
+                }
+            }
+            Passed::Nothing(Start::Earliest) => Spot::Earliest,
+            Passed::Nothing(Start::At(at)) => match rejected {
+                // Times are sent as binary fractions: a slightly late one would skip a record.
+                Rejected::No => Spot::Time(at.checked_sub(MILLI).unwrap_or(UNIX_EPOCH)),
+                // It is rejected as long as it is in the future. The tip would be too late: the time may pass until that
+                // request arrives. Earlier records are left out.
+                Rejected::Once => {
+                    let now = SystemTime::now().min(*at);
+                    Spot::Time(now.checked_sub(SKEW).unwrap_or(UNIX_EPOCH))
+                }
+                Rejected::Again => Spot::Earliest,
             },
-            // Times are sent as binary fractions: a slightly late one would skip a record.
-            (None, ResumePoint::At(at)) => Spot::Time(at.checked_sub(MILLI).unwrap_or(UNIX_EPOCH)),
-            // Its time is rejected, so the clocks are far apart. All stored records are read,
-            // because any of them may be after that time.
-            (None, ResumePoint::Latest(_)) if self.unknown => {
-                self.floor = None;
-                Spot::Earliest
-            }
-            (None, ResumePoint::Latest(_)) => {
-                let at = self.since.checked_sub(SKEW).unwrap_or(UNIX_EPOCH);
-                self.floor = Some(at);
-                Spot::Time(at)
-            }
-            (None, ResumePoint::Earliest | ResumePoint::After(_)) => Spot::Earliest,
+            Passed::Nothing(Start::Latest { quiet, .. }) => match rejected {
+                Rejected::No => {
+                    let at = quiet.checked_sub(SKEW).unwrap_or(UNIX_EPOCH);
+                    self.skip = Skip::Stored(at);
+                    Spot::Time(at)
+                }
+                // The clocks are far apart. All stored records are read, because any of them may be after that time.
+                Rejected::Once | Rejected::Again => {
+                    self.skip = Skip::None;
+                    Spot::Earliest
+                }
+            },
         }
     }
 
@@ -210,13 +250,13 @@ impl Place {
     /// that of a record, or a time may be in the future. If the shard is not found, the error is the
     /// same as for a number, and starting at the oldest record is always safe.
     pub(super) fn refuse(&mut self, spot: &Spot, kind: ErrorKind) {
-        self.is_far_apart |=
-            self.unknown && matches!(spot, Spot::Time(_)) && kind == ErrorKind::Invalid;
-        self.unknown |= match spot {
-            Spot::At(_) => matches!(kind, ErrorKind::Invalid | ErrorKind::NotFound),
-            Spot::Time(_) => kind == ErrorKind::Invalid,
-            Spot::After(_) | Spot::Earliest => false,
+        let rejected = match (spot, kind) {
+            (Spot::At(_), ErrorKind::Invalid | ErrorKind::NotFound) => Rejected::Once,
+            (Spot::Time(_), ErrorKind::Invalid) if self.rejected == Rejected::No => Rejected::Once,
+            (Spot::Time(_), ErrorKind::Invalid) => Rejected::Again,
+            _ => return,
         };
+        self.rejected = rejected;
     }
 
     /// Handles a response whose records are all delivered. The remaining records were stored after these, or
@@ -224,23 +264,32 @@ impl Place {
     pub(super) fn is_certain(
         &mut self,
         asked: SystemTime,
-        answered: Instant,
+        arrived: Instant,
         behind: Option<Duration>,
     ) {
-        (self.unknown, self.is_far_apart) = (false, false);
+        self.rejected = Rejected::No;
         let Some(behind) = behind else {
             return;
         };
         // The reader has passed all records that existed at the time.
-        self.early &= self.resolved.is_none() || !behind.is_zero();
-        if self.passed.is_none() {
-            self.since = asked;
-        } else if self.is_doubtful() {
+        if let Skip::Early {
+            resolved: Some(_), ..
+        } = self.skip
+            && behind.is_zero()
+        {
+            self.skip = Skip::None;
+        }
+        let is_fresh = self.is_fresh();
+        match &mut self.passed {
             // No record has shown yet whether one is missing.
-            return;
+            Passed::Unconfirmed(_) if !is_fresh => return,
+            Passed::Nothing(Start::Latest { quiet, .. }) => *quiet = asked,
+            Passed::Nothing(Start::Earliest | Start::At(_))
+            | Passed::Unconfirmed(_)
+            | Passed::Confirmed { .. } => {}
         }
         self.certain = Some(Since {
-            noted: answered,
+            noted: arrived,
             before: behind,
         });
     }
@@ -252,88 +301,86 @@ impl Place {
 
     /// Returns whether the next records may be removed before they are requested.
     fn is_at_risk(&self) -> bool {
-        self.certain.is_some() && !self.is_fresh()
+        self.certain.is_some_and(|since| since.age() >= KEPT)
     }
 
     /// Returns the record that must still be there after the response has arrived. `None` if the response misses nothing, or
     /// shows by itself what is missing.
     pub(super) fn to_confirm(&self, answer: &Answer, arrived: Instant) -> Option<Position> {
-        let Presence::Seen(at) = self.presence else {
+        let Passed::Confirmed { last, at } = self.passed else {
             return None;
         };
         let is_conclusive = !answer.records.is_empty() || answer.behind == Some(Duration::ZERO);
-        let is_open = is_conclusive && self.is_at_risk() && at < arrived;
-        self.passed.filter(|_| is_open)
+        (is_conclusive && self.is_at_risk() && at < arrived).then_some(last)
     }
 
     /// Returns whether the last record must be confirmed now and then, and was there so recently.
     pub(super) fn was_confirmed_within(&self, time: Duration) -> bool {
-        let Presence::Seen(at) = self.presence else {
-            return false;
-        };
-        self.is_at_risk() && at.elapsed() < time
+        match self.passed {
+            Passed::Confirmed { at, .. } => self.is_at_risk() && at.elapsed() < time,
+            Passed::Nothing(_) | Passed::Unconfirmed(_) => false,
+        }
     }
 
-    /// Records that the last record was there at this time.
-    pub(super) fn confirm(&mut self, at: Instant) {
-        self.presence = match self.presence {
-            Presence::Seen(before) => Presence::Seen(before.max(at)),
-            Presence::Open => Presence::Seen(at),
+    /// Records that this record is the last one, and was there at a time.
+    pub(super) fn confirm(&mut self, last: Position, at: Instant) {
+        let at = match self.passed {
+            Passed::Confirmed { at: before, .. } => before.max(at),
+            Passed::Nothing(_) | Passed::Unconfirmed(_) => at,
         };
+        self.passed = Passed::Confirmed { last, at };
     }
 
     /// Records that the last record may be gone.
     pub(super) fn doubt(&mut self) {
-        self.presence = Presence::Open;
-    }
-
-    /// Returns whether records may have been removed while no reader was running.
-    fn is_doubtful(&self) -> bool {
-        self.presence == Presence::Open && !self.is_fresh()
+        if let Some(last) = self.last() {
+            self.passed = Passed::Unconfirmed(last);
+        }
     }
 
     /// Returns the relation of the next record to the reader. It is of a response that arrived at this time.
     pub(super) fn meet(&mut self, raw: &Raw, arrived: Instant) -> Meeting {
-        if let Some(passed) = self.passed {
-            let number = passed.with_sub_sequence(0);
-            if raw.position < number {
-                self.confirm(arrived);
-                return Meeting::Old;
-            }
-            if raw.position == number {
-                self.confirm(arrived);
-                return Meeting::After(passed);
-            }
-            if self.is_doubtful() {
-                return Meeting::Gap {
-                    after: Some(shown(passed)),
+        if let Some(last) = self.last() {
+            let number = last.with_sub_sequence(0);
+            if raw.position <= number {
+                self.confirm(last, arrived);
+                return match raw.position == number {
+                    true => Meeting::After(last),
+                    false => Meeting::Old,
                 };
             }
-        } else if self.may_have_lost_its_first() {
-            self.floor = None;
-            return Meeting::Gap { after: None };
         }
-        match (&self.begin, raw.arrival) {
-            // Kinesis knows whole milliseconds.
-            (ResumePoint::At(at), Some(arrival)) if self.early && arrival < whole(*at) => {
-                Meeting::Old
+        match self.passed {
+            Passed::Unconfirmed(last) if !self.is_fresh() => Meeting::Gap {
+                after: Some(shown(last)),
+            },
+            Passed::Nothing(_) if self.is_at_risk() => {
+                self.reach_stored();
+                Meeting::Gap { after: None }
             }
-            (_, Some(arrival)) if self.floor.is_some_and(|floor| arrival < whole(floor)) => {
-                Meeting::Old
-            }
-            _ => {
-                self.floor = None;
-                Meeting::New
-            }
+            _ => self.meet_unpassed(raw),
         }
     }
 
-    /// Returns whether records may be gone with which the group would have begun.
-    fn may_have_lost_its_first(&self) -> bool {
-        match (self.certain, &self.resolved) {
-            (Some(_), _) => self.is_doubtful(),
-            (None, Some((_, since))) => since.age() >= KEPT,
-            (None, None) => false,
+    /// Returns the relation of a record before which nothing is missing.
+    fn meet_unpassed(&mut self, raw: &Raw) -> Meeting {
+        let begins = match self.skip {
+            Skip::None => None,
+            Skip::Stored(time) | Skip::Early { time, .. } => Some(time),
+        };
+        // Kinesis knows whole milliseconds.
+        let is_before = |(arrival, begins)| arrival < whole(begins);
+        if raw.arrival.zip(begins).is_some_and(is_before) {
+            return Meeting::Old;
+        }
+        self.reach_stored();
+        Meeting::New
+    }
+
+    /// No further record is from before the time at which the reader continues.
+    fn reach_stored(&mut self) {
+        if let Skip::Stored(_) = self.skip {
+            self.skip = Skip::None;
         }
     }
 
@@ -347,29 +394,33 @@ impl Place {
         arrival: Option<SystemTime>,
         records: &mut Vec<StoredRecord>,
     ) {
-        let (ResumePoint::At(at), true) = (&self.begin, self.early) else {
+        let Skip::Early { time, resolved } = self.skip else {
             return;
         };
-        let at = whole(*at);
-        let resolved = self.resolved.map(|(at, _)| at);
-        let is_before = arrival < resolved && arrival.is_some();
+        let time = whole(time);
+        let is_before = arrival.is_some() && arrival < resolved;
         let mut left = records.iter();
-        let begins = left.position(|record| !is_before || record.timestamp >= at);
+        let begins = left.position(|record| !is_before || record.timestamp >= time);
         records.drain(..begins.unwrap_or(records.len()));
-        self.early = begins.is_none();
+        if begins.is_some() {
+            self.skip = Skip::None;
+        }
     }
 
-    /// Moves past a Kinesis record, with all its user records.
+    /// Moves past a Kinesis record, with all its user records. It is of a response that arrived at this time.
     pub(super) fn pass(&mut self, raw: &Raw, arrived: Instant) {
-        let last = raw.position.with_sub_sequence(u64::MAX);
-        self.passed = self.passed.max(Some(last));
-        self.confirm(arrived);
+        let passed = raw.position.with_sub_sequence(u64::MAX);
+        let last = self.last().map_or(passed, |last| last.max(passed));
+        self.confirm(last, arrived);
     }
 
     /// Returns the last position before the records that may have been removed with the rest of the shard; `None` if
     /// nothing can have been lost.
     pub(super) fn lost_with_shard(&self) -> Option<Position> {
-        self.passed.filter(|_| self.is_doubtful()).map(shown)
+        match self.passed {
+            Passed::Unconfirmed(last) if !self.is_fresh() => Some(shown(last)),
+            _ => None,
+        }
     }
 }
 
