@@ -13,7 +13,7 @@ use super::table;
 use crate::config::Retrieval;
 use crate::connection::Connection;
 use crate::lease::{Worker, WorkerOptions};
-use crate::retrieval::{self, Distribution, Way};
+use crate::retrieval::{self, Distribution, RetrievalMode};
 use crate::stream::{self, HashKey, StreamInfo};
 
 /// A renewal may take a quarter of the session timeout: with less than this, not enough for DNS, TLS and DynamoDB.
@@ -46,8 +46,8 @@ impl Group {
         let mut sources = HashMap::new();
         for info in infos {
             let stream = &info.name;
-            let way = match consumer.retrieval {
-                Retrieval::Polling => Way::Polling,
+            let mode = match consumer.retrieval {
+                Retrieval::Polling => RetrievalMode::Polling,
                 Retrieval::FanOut => {
                     let name = consumer.fan_out_name.clone();
                     let name = name.unwrap_or_else(|| fan_out_name(&self.name));
@@ -59,7 +59,7 @@ impl Group {
             let distribution = Distribution::new(info.distributes);
             let source = StreamSource {
                 id,
-                way,
+                mode,
                 distribution,
             };
             sources.insert(stream.clone(), source);

@@ -15,7 +15,9 @@ use tokio::sync::mpsc;
 
 use crate::connection::Connection;
 use crate::lease::{LeaseEvent, LeaseKey, ResumePoint, Tip, Worker};
-use crate::retrieval::{self, Budget, Distribution, ReadEvent, Reader, ReaderOptions, Way};
+use crate::retrieval::{
+    self, Budget, Distribution, ReadEvent, Reader, ReaderOptions, RetrievalMode,
+};
 use crate::stream::{HashRange, Shard};
 
 #[cfg(test)]
@@ -59,7 +61,7 @@ pub(super) struct StreamSource {
     /// Its id. The member ends when another stream is created under the name.
     pub(super) id: Arc<str>,
     /// The retrieval mode.
-    pub(super) way: Way,
+    pub(super) mode: RetrievalMode,
     /// How it places records.
     pub(super) distribution: Distribution,
 }
@@ -152,7 +154,7 @@ impl Membership {
                 (PartitionEvent::DataLoss { after, earliest }, Vec::new())
             }
             ReadEvent::Ended { children } => (PartitionEvent::Ended, children),
-            ReadEvent::AtTip { after, at } => {
+            ReadEvent::CaughtUp { after, at } => {
                 let tip = Tip { after, at };
                 self.worker.note_tip(&lease(&partition), epoch, tip);
                 return Ok(());
@@ -193,9 +195,9 @@ impl Membership {
             distribution: source
                 .map_or_else(Distribution::default, |source| source.distribution.clone()),
             begin: from,
-            tip: times.tip,
+            caught_up: times.tip,
             resolved: times.resolved,
-            way: source.map_or(Way::Polling, |source| source.way.clone()),
+            mode: source.map_or(RetrievalMode::Polling, |source| source.mode.clone()),
             budget: self.budget.clone(),
             batch_records: self.batch_records,
             batch_bytes: self.batch_bytes,

@@ -5,7 +5,7 @@
 //! passed is still there after a response has arrived, so were all records after it, and the response has them.
 //!
 //! That costs a request for an iterator and one for a single record, and is done only for records that are so old that
-//! they may be removed at any time, see [`place`](super::place).
+//! they may be removed at any time, see [`cursor`](super::cursor).
 //!
 //! Rejected: to derive that age from the retention period of the stream, as DescribeStreamSummary reports it. It can be
 //! lowered, down to a day, at any time, and it can be raised again before the next description, which restores nothing. So no
@@ -19,19 +19,19 @@ use std::time::Duration;
 use millstream_core::{ErrorKind, Position, Result};
 use tokio::time::{Instant, sleep_until};
 
-use super::hand::Done;
-use super::reading::Reading;
-use super::source::Spot;
+use super::output::Done;
+use super::shard_reader::ShardReader;
+use super::source::StartingPosition;
 
-impl<T: Clone> Reading<T> {
+impl<T: Clone> ShardReader<T> {
     /// Returns whether the shard still has this record, the last one that the reader has passed. If it does not, the reader
-    /// must look for its place again.
+    /// must look for its position again.
     pub(super) async fn is_still_there(&mut self, last: Position) -> Result<bool, Done> {
         loop {
             let asked = Instant::now();
             match self.oldest_from(last).await {
                 Ok(Some(oldest)) if oldest <= last => {
-                    self.place.confirm(last, asked);
+                    self.cursor.confirm(last, asked);
                     return Ok(true);
                 }
                 Ok(_) => break,
@@ -41,13 +41,13 @@ impl<T: Clone> Reading<T> {
                 Err(error) => self.on_error(error).await?,
             }
         }
-        self.place.doubt();
+        self.cursor.doubt();
         Ok(false)
     }
 
     /// Returns the first record that the shard has from this one on.
     async fn oldest_from(&mut self, last: Position) -> Result<Option<Position>> {
-        let mut iterator = self.source.iterator(&Spot::At(last)).await?;
+        let mut iterator = self.source.iterator(&StartingPosition::At(last)).await?;
         loop {
             let asked = Instant::now();
             let answer = self.source.records(&iterator, 1).await?;

@@ -7,8 +7,8 @@ use millstream_core::{Error, ErrorKind};
 use tokio::time::sleep;
 
 use super::ReadEvent;
-use super::hand::Done;
-use super::reading::Reading;
+use super::output::Done;
+use super::shard_reader::ShardReader;
 use crate::stream::Shard;
 
 /// How often children are looked up before a shard end is doubted.
@@ -17,9 +17,9 @@ const LOOKS: u32 = 5;
 /// The time between two lookups of children.
 const BETWEEN: Duration = Duration::from_millis(500);
 
-impl<T: Clone> Reading<T> {
+impl<T: Clone> ShardReader<T> {
     /// Ends the reader at shard end: the shard is closed, and has children. A response without a next iterator may
-    /// also be wrong, and then the reader returns to its place in the shard.
+    /// also be wrong, and then the reader returns to its position in the shard.
     pub(super) async fn end(&mut self) -> Result<(), Done> {
         for _ in 0..LOOKS {
             let shards = self.listed().await?;
@@ -53,13 +53,13 @@ impl<T: Clone> Reading<T> {
             shards = self.listed().await?;
         }
         // Retention removed it, long after it was closed, and perhaps its children as well.
-        self.place.doubt();
+        self.cursor.doubt();
         let children = self.children(&shards);
         Err(self.ended(children, &shards).await)
     }
 
     async fn ended(&mut self, children: Vec<Shard>, shards: &[Shard]) -> Done {
-        if let Some(after) = self.place.lost_with_shard() {
+        if let Some(after) = self.cursor.lost_with_shard() {
             // The remaining records begin with the shards that took over its hash keys.
             let heirs = match children.is_empty() {
                 true => shards,
@@ -69,7 +69,7 @@ impl<T: Clone> Reading<T> {
             if let Some(earliest) = earliest.filter(|earliest| *earliest > after) {
                 let after = Some(after);
                 let told = self
-                    .hand
+                    .output
                     .give(ReadEvent::DataLoss { after, earliest })
                     .await;
                 if let Err(done) = told {
@@ -77,7 +77,7 @@ impl<T: Clone> Reading<T> {
                 }
             }
         }
-        self.hand.finish(ReadEvent::Ended { children }).await
+        self.output.finish(ReadEvent::Ended { children }).await
     }
 
     /// Lists all shards of the stream, retried until there is a result.

@@ -13,9 +13,9 @@ use millstream_core::{Error, ErrorKind, Position};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::contention::Incident;
-use super::hand::Done;
-use super::reading::{Reading, Taken};
-use super::source::{Spot, SubscribeError, Subscription};
+use super::output::Done;
+use super::shard_reader::{ShardReader, Taken};
+use super::source::{StartingPosition, SubscribeError, Subscription};
 use super::stream_consumer::StreamConsumer;
 use super::until::{Stopped, Until};
 
@@ -50,7 +50,7 @@ struct Feed {
     idle: Instant,
 }
 
-impl<T: Clone> Reading<T> {
+impl<T: Clone> ShardReader<T> {
     /// Subscribes repeatedly, until the remaining records must be polled.
     pub(super) async fn subscribe(&mut self, consumer: &StreamConsumer) -> Result<Stopped, Done> {
         let mut feed = Feed {
@@ -59,16 +59,16 @@ impl<T: Clone> Reading<T> {
         };
         let mut until = Until::Quiet;
         while let Some(arn) = consumer.arn() {
-            self.hand.may_ask().await?;
+            self.output.may_ask().await?;
             if feed.after.is_none() {
                 // A subscription cannot begin at an iterator.
                 self.poll_pinned(until).await?;
             }
             let after = feed.after.take();
-            let spot = after.map_or_else(|| self.place.look(), Spot::After);
+            let position = after.map_or_else(|| self.cursor.look(), StartingPosition::After);
             let begun = Instant::now();
             // The call ends with the first event, which no timeout of the AWS SDK covers.
-            let subscribing = self.source.subscribe(&arn, &spot);
+            let subscribing = self.source.subscribe(&arn, &position);
             let subscribed = timeout(self.settings.silence, subscribing).await;
             match subscribed.unwrap_or_else(|_| Err(self.silent().into())) {
                 Ok(subscription) => {
@@ -87,7 +87,7 @@ impl<T: Clone> Reading<T> {
                     if is_in_use {
                         self.note_incident(Incident::Rejected, consumer);
                     }
-                    self.place.refuse(&spot, error.kind());
+                    self.cursor.refuse(&position, error.kind());
                     if error.is_retryable() {
                         feed.after = after;
                     } else {
@@ -140,7 +140,7 @@ impl<T: Clone> Reading<T> {
             // Kinesis ends without a number, and an emulator with both a number and children.
             let is_last = answer.next.is_none() || answer.has_children;
             unconfirmed.push((answer, asked, Instant::now()));
-            if self.place.was_confirmed_within(BETWEEN) && !is_last {
+            if self.cursor.was_confirmed_within(BETWEEN) && !is_last {
                 continue;
             }
             for (answer, asked, arrived) in unconfirmed.drain(..) {

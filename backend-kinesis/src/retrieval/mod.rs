@@ -6,7 +6,7 @@
 //!
 //! * **No record is skipped silently.** If records may have been removed before they were read, an event
 //!   ([`ReadEvent::DataLoss`]) precedes the later ones. Another event reports that nothing was left at a
-//!   time ([`ReadEvent::AtTip`]): the next reader can then distinguish a quiet shard from a gap.
+//!   time ([`ReadEvent::CaughtUp`]): the next reader can then distinguish a quiet shard from a gap.
 //! * **No record is delivered twice**, or out of order, however often the reader has to restart: after an
 //!   expired iterator, an ended subscription, a broken connection.
 //! * **Shard end requires children**: if Kinesis reports the end of a shard without children, the reader
@@ -17,18 +17,18 @@ mod batch;
 mod budget;
 mod confirm;
 mod contention;
+mod cursor;
 mod distribution;
 mod end;
 mod fan_out;
-mod hand;
 mod limit;
 mod listing;
+mod output;
 mod pace;
-mod place;
 mod poll;
-mod reading;
 mod register;
 mod service;
+mod shard_reader;
 mod source;
 mod stream_consumer;
 #[cfg(test)]
@@ -50,16 +50,16 @@ use crate::lease::ResumePoint;
 use crate::stream::{HashRange, Shard};
 pub(crate) use budget::Budget;
 pub(crate) use distribution::Distribution;
-use hand::Hand;
-use reading::Reading;
+use output::Output;
 pub(crate) use register::register;
 use service::Service;
+use shard_reader::ShardReader;
 use source::Source;
 use stream_consumer::StreamConsumer;
 
 /// The retrieval mode of a shard.
 #[derive(Debug, Clone)]
-pub(crate) enum Way {
+pub(crate) enum RetrievalMode {
     /// By GetRecords.
     Polling,
     /// By SubscribeToShard, for this consumer, from [`register`].
@@ -80,10 +80,10 @@ pub(crate) struct ReaderOptions {
     /// Where to begin. A time may be in the future.
     pub(crate) begin: ResumePoint,
     /// When nothing was left to be read from the start position on, if that is known.
-    pub(crate) tip: Option<SystemTime>,
+    pub(crate) caught_up: Option<SystemTime>,
     /// When the start at the oldest record or at a time was resolved, if that is known.
     pub(crate) resolved: Option<SystemTime>,
-    pub(crate) way: Way,
+    pub(crate) mode: RetrievalMode,
     /// The room for responses that the readers of a member share.
     pub(crate) budget: Budget,
     /// The maximum number of records in one [`ReadEvent::Records`].
@@ -106,7 +106,7 @@ pub(crate) enum ReadEvent {
     Behind(Duration),
     /// At that time nothing was left except the delivered records, of which this was the last. Reported once a
     /// minute at most.
-    AtTip {
+    CaughtUp {
         after: Option<Position>,
         at: SystemTime,
     },
@@ -164,9 +164,9 @@ struct Settings {
     distribution: Distribution,
     foreign: ForeignAggregates,
     begin: ResumePoint,
-    tip: Option<SystemTime>,
+    caught_up: Option<SystemTime>,
     resolved: Option<SystemTime>,
-    way: Way,
+    mode: RetrievalMode,
     budget: Budget,
     batch_records: usize,
     batch_bytes: usize,
@@ -187,9 +187,9 @@ impl From<ReaderOptions> for Settings {
             distribution: options.distribution,
             foreign: consumer.foreign_aggregates,
             begin: options.begin,
-            tip: options.tip,
+            caught_up: options.caught_up,
             resolved: options.resolved,
-            way: options.way,
+            mode: options.mode,
             budget: options.budget,
             batch_records: options.batch_records,
             batch_bytes: options.batch_bytes,
@@ -210,11 +210,11 @@ where
     T: Clone + Send + 'static,
 {
     let (paused, is_paused) = watch::channel(false);
-    let hand = Hand::new(tag, to, is_paused);
-    let mut reading = Reading::new(source, settings, hand);
+    let output = Output::new(tag, to, is_paused);
+    let mut reader = ShardReader::new(source, settings, output);
     let task = tokio::spawn(async move {
         // Either its last event was delivered, or the receiver is gone.
-        let _ = reading.run().await;
+        let _ = reader.run().await;
     });
     Reader {
         task: task.abort_handle(),

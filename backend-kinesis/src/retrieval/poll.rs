@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 use millstream_core::ErrorKind;
 use tokio::time::Instant;
 
-use super::Way;
-use super::hand::Done;
-use super::reading::{Reading, Taken};
+use super::RetrievalMode;
+use super::output::Done;
+use super::shard_reader::{ShardReader, Taken};
 use super::until::Until;
 
-impl<T: Clone> Reading<T> {
+impl<T: Clone> ShardReader<T> {
     /// Polls from the pinned iterator on, if there is one.
     pub(super) async fn poll(&mut self, until: Until) -> Result<(), Done> {
         self.poll_pinned(until).await?;
@@ -19,7 +19,7 @@ impl<T: Clone> Reading<T> {
 
     /// Polls from the pinned iterator on, if there is one, as long as it is valid.
     pub(super) async fn poll_pinned(&mut self, until: Until) -> Result<(), Done> {
-        while let Some(pinned) = self.place.pinned() {
+        while let Some(pinned) = self.cursor.pinned() {
             self.poll_from(pinned, until).await?;
             if self.is_over(until) {
                 break;
@@ -28,15 +28,15 @@ impl<T: Clone> Reading<T> {
         Ok(())
     }
 
-    /// Polls from the reader's place on.
+    /// Polls from the reader's position on.
     pub(super) async fn poll_until(&mut self, until: Until) -> Result<(), Done> {
         while !self.is_over(until) {
-            self.hand.may_ask().await?;
-            let from = self.place.look();
+            self.output.may_ask().await?;
+            let from = self.cursor.look();
             match self.source.iterator(&from).await {
                 Ok(iterator) => self.poll_from(iterator, until).await?,
                 Err(error) => {
-                    self.place.refuse(&from, error.kind());
+                    self.cursor.refuse(&from, error.kind());
                     self.on_error(error).await?;
                 }
             }
@@ -46,11 +46,11 @@ impl<T: Clone> Reading<T> {
 
     fn is_over(&self, until: Until) -> bool {
         match until {
-            Until::Record => self.place.has_passed(),
-            Until::Quiet => self.place.has_passed() || self.place.is_quiet(),
-            Until::Subscribable => match &self.settings.way {
-                Way::FanOut(consumer) => consumer.arn().is_some(),
-                Way::Polling => false,
+            Until::Record => self.cursor.has_passed(),
+            Until::Quiet => self.cursor.has_passed() || self.cursor.is_quiet(),
+            Until::Subscribable => match &self.settings.mode {
+                RetrievalMode::FanOut(consumer) => consumer.arn().is_some(),
+                RetrievalMode::Polling => false,
             },
             Until::End => false,
         }
@@ -63,7 +63,7 @@ impl<T: Clone> Reading<T> {
         until: Until,
     ) -> Result<(), Done> {
         loop {
-            self.hand.may_ask().await?;
+            self.output.may_ask().await?;
             let mut room = self.demand.room().await;
             let most = self.limit.get().min(self.demand.records());
             let (begun, asked) = (Instant::now(), SystemTime::now());
@@ -98,17 +98,17 @@ impl<T: Clone> Reading<T> {
             let taken = self.take(answer, asked, Instant::now(), true).await?;
             drop(room);
             if taken == Taken::Some {
-                return self.hand.unpaused().await;
+                return self.output.unpaused().await;
             }
             match next {
                 Some(next) => iterator = next,
                 None => return self.end().await,
             }
             if self.is_over(until) {
-                self.place.pin(iterator);
+                self.cursor.pin(iterator);
                 return Ok(());
             }
-            self.hand.until_due(begun + wait).await?;
+            self.output.until_due(begun + wait).await?;
         }
     }
 }

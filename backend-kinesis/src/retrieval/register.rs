@@ -9,7 +9,7 @@ use aws_sdk_kinesis::types::ConsumerStatus;
 use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep};
 
-use super::Way;
+use super::RetrievalMode;
 use super::stream_consumer::{Attempts, Registrar, StreamConsumer};
 use crate::connection::Connection;
 
@@ -26,7 +26,7 @@ pub(crate) async fn register(
     stream: &str,
     arn: &str,
     name: &str,
-) -> Result<Way> {
+) -> Result<RetrievalMode> {
     let registration = Registration {
         connection: connection.clone(),
         stream: stream.to_owned(),
@@ -35,7 +35,7 @@ pub(crate) async fn register(
     };
     let fallback = connection.config.consumer.fan_out_fallback;
     let consumer = StreamConsumer::register(stream, name, fallback, registration).await?;
-    Ok(Way::FanOut(Arc::new(consumer)))
+    Ok(RetrievalMode::FanOut(Arc::new(consumer)))
 }
 
 #[derive(Debug)]

@@ -6,13 +6,11 @@ use async_trait::async_trait;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::subscribe_to_shard::SubscribeToShardOutput;
 use aws_sdk_kinesis::primitives::DateTime;
-use aws_sdk_kinesis::types::{
-    ShardIteratorType, StartingPosition, SubscribeToShardEventStream as Event,
-};
+use aws_sdk_kinesis::types::{self, ShardIteratorType, SubscribeToShardEventStream as Event};
 use millstream_core::{Error, ErrorKind, Partition, Result};
 
 use super::answer::{Answer, behind, raws};
-use super::source::{Source, Spot, SubscribeError, Subscription};
+use super::source::{Source, StartingPosition, SubscribeError, Subscription};
 use crate::connection::Connection;
 use crate::error;
 use crate::stream::{self, Shard};
@@ -47,27 +45,27 @@ impl Service {
 }
 
 /// Returns the Kinesis terms for a position: its iterator type, a sequence number, a time.
-fn words(from: &Spot) -> (ShardIteratorType, Option<String>, Option<DateTime>) {
+fn words(from: &StartingPosition) -> (ShardIteratorType, Option<String>, Option<DateTime>) {
     match from {
-        Spot::At(position) => {
+        StartingPosition::At(position) => {
             let number = position.with_sub_sequence(0).to_string();
             (ShardIteratorType::AtSequenceNumber, Some(number), None)
         }
-        Spot::After(position) => {
+        StartingPosition::After(position) => {
             let number = position.with_sub_sequence(0).to_string();
             (ShardIteratorType::AfterSequenceNumber, Some(number), None)
         }
-        Spot::Time(time) => {
+        StartingPosition::Time(time) => {
             let time = DateTime::from(*time);
             (ShardIteratorType::AtTimestamp, None, Some(time))
         }
-        Spot::Earliest => (ShardIteratorType::TrimHorizon, None, None),
+        StartingPosition::Earliest => (ShardIteratorType::TrimHorizon, None, None),
     }
 }
 
 #[async_trait]
 impl Source for Service {
-    async fn iterator(&self, from: &Spot) -> Result<String> {
+    async fn iterator(&self, from: &StartingPosition) -> Result<String> {
         let (kind, number, time) = words(from);
         let (name, arn) = stream::address(self.partition.stream());
         let ask = self.connection.kinesis.get_shard_iterator();
@@ -105,10 +103,10 @@ impl Source for Service {
     async fn subscribe(
         &self,
         consumer: &str,
-        from: &Spot,
+        from: &StartingPosition,
     ) -> Result<Box<dyn Subscription>, SubscribeError> {
         let (kind, number, time) = words(from);
-        let begin = StartingPosition::builder()
+        let begin = types::StartingPosition::builder()
             .r#type(kind)
             .set_sequence_number(number)
             .set_timestamp(time)
@@ -212,7 +210,7 @@ mod tests {
         let connection = Connection::open(service.config()).await.unwrap();
         let shard = Partition::new(ARN, "shardId-000000000000");
         let source = Service::new(&Arc::new(connection), &shard);
-        let iterator = source.iterator(&Spot::Earliest).await.unwrap();
+        let iterator = source.iterator(&StartingPosition::Earliest).await.unwrap();
         source.records(&iterator, 10).await.unwrap();
         source.shards().await.unwrap();
         let operations = service.operations_by_arn();

@@ -11,7 +11,7 @@ use crate::stream::Shard;
 
 /// The position where a response must begin.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Spot {
+pub(super) enum StartingPosition {
     /// The record of this sequence number, or the next available one.
     At(Position),
     /// The records after this sequence number.
@@ -24,7 +24,7 @@ pub(super) enum Spot {
 #[async_trait]
 pub(super) trait Source: Debug + Send + Sync {
     /// Returns an iterator for [`records`](Self::records), valid for 5 minutes.
-    async fn iterator(&self, from: &Spot) -> Result<String>;
+    async fn iterator(&self, from: &StartingPosition) -> Result<String>;
 
     /// Returns the next records, `most` at most. `Invalid` if the iterator has expired.
     async fn records(&self, iterator: &str, most: usize) -> Result<Answer>;
@@ -33,7 +33,7 @@ pub(super) trait Source: Debug + Send + Sync {
     async fn subscribe(
         &self,
         consumer: &str,
-        from: &Spot,
+        from: &StartingPosition,
     ) -> Result<Box<dyn Subscription>, SubscribeError>;
 
     /// Returns all shards of the stream. `NotFound` if there is no stream.

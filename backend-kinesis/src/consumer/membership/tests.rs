@@ -16,7 +16,7 @@ async fn member(rig: &Rig, required: &[Guarantee]) -> Membership {
     };
     let source = StreamSource {
         id: "s".into(),
-        way: Way::Polling,
+        mode: RetrievalMode::Polling,
         distribution: Distribution::default(),
     };
     Membership::from(Parts {

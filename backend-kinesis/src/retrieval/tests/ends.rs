@@ -2,7 +2,7 @@
 
 use millstream_core::ErrorKind;
 
-use super::super::{ReadEvent, ResumePoint, Settings, Way};
+use super::super::{ReadEvent, ResumePoint, RetrievalMode, Settings};
 use super::fake::{Fake, child};
 use super::registry::fan_out;
 use super::{Run, position, run, run_with, secs, settings};
@@ -59,14 +59,14 @@ async fn a_shard_that_went_by_retention_is_a_gap_and_an_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_is_removed_while_it_is_read_is_a_gap_and_an_end() {
-    for way in [Way::Polling, fan_out()] {
+    for mode in [RetrievalMode::Polling, fan_out()] {
         let fake = Fake::new(1..=100);
         fake.close(&["shard-2"]);
         fake.lock().age = secs(25 * 3_600);
         let mut run = run_with(
             &fake,
             Settings {
-                way,
+                mode,
                 ..settings(ResumePoint::Earliest)
             },
         );

@@ -10,7 +10,7 @@ use millstream_core::{Error, ErrorKind, Position, Result};
 use tokio::time::{Instant, sleep};
 
 use super::super::answer::{Answer, Raw};
-use super::super::source::{Source, Spot, SubscribeError, Subscription};
+use super::super::source::{Source, StartingPosition, SubscribeError, Subscription};
 use crate::stream::{HashRange, Shard};
 
 /// The minimum time between two subscriptions of which the first one is active.
@@ -86,9 +86,9 @@ pub(super) enum End {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Request {
-    Iterator(Spot),
+    Iterator(StartingPosition),
     Records,
-    Subscribe(Spot),
+    Subscribe(StartingPosition),
     Shards,
 }
 
@@ -167,13 +167,13 @@ impl Fake {
         made.map(|(at, _)| *at).collect()
     }
 
-    pub(super) fn spots(&self) -> Vec<Spot> {
+    pub(super) fn positions(&self) -> Vec<StartingPosition> {
         let inner = self.lock();
-        let spots = inner.requests.iter().filter_map(|(_, made)| match made {
-            Request::Iterator(spot) | Request::Subscribe(spot) => Some(spot.clone()),
+        let positions = inner.requests.iter().filter_map(|(_, made)| match made {
+            Request::Iterator(position) | Request::Subscribe(position) => Some(position.clone()),
             _ => None,
         });
-        spots.collect()
+        positions.collect()
     }
 
     async fn begin(&self, request: Request) -> MutexGuard<'_, Inner> {
@@ -215,33 +215,33 @@ fn fault(faults: &mut VecDeque<ErrorKind>) -> Result<()> {
 
 impl Inner {
     /// Returns the index of the first record that a reader gets from here.
-    fn find(&self, spot: &Spot) -> Result<usize> {
+    fn find(&self, position: &StartingPosition) -> Result<usize> {
         if self.deleted || !self.listed {
             return Err(error(ErrorKind::NotFound));
         }
         let index = |is_before: &dyn Fn(&Raw) -> bool| {
             self.records.iter().take_while(|raw| is_before(raw)).count()
         };
-        let found = match spot {
-            Spot::At(wanted) | Spot::After(wanted) => {
+        let found = match position {
+            StartingPosition::At(wanted) | StartingPosition::After(wanted) => {
                 let mut left = self.records[self.trimmed..].iter();
                 let is_there = left.any(|raw| raw.position == wanted.with_sub_sequence(0));
                 if let Some(kind) = self.refuses_unknown.filter(|_| !is_there) {
                     return Err(error(kind));
                 }
-                let skip = matches!(spot, Spot::After(_));
+                let skip = matches!(position, StartingPosition::After(_));
                 let wanted = wanted.with_sub_sequence(0);
                 index(&|raw| raw.position < wanted || (skip && raw.position == wanted))
             }
-            Spot::Time(at) if self.rejects_times || *at > SystemTime::now() => {
+            StartingPosition::Time(at) if self.rejects_times || *at > SystemTime::now() => {
                 return Err(error(ErrorKind::Invalid));
             }
-            Spot::Time(at) => {
+            StartingPosition::Time(at) => {
                 let found = index(&|raw| raw.arrival.is_some_and(|arrival| arrival < *at));
                 let is_lost = self.is_lost_in_time && found == self.records.len();
                 if is_lost { 0 } else { found }
             }
-            Spot::Earliest => 0,
+            StartingPosition::Earliest => 0,
         };
         Ok(found.max(self.trimmed))
     }
@@ -272,10 +272,10 @@ impl Inner {
 
 #[async_trait]
 impl Source for Arc<Fake> {
-    async fn iterator(&self, spot: &Spot) -> Result<String> {
-        let mut inner = self.begin(Request::Iterator(spot.clone())).await;
+    async fn iterator(&self, position: &StartingPosition) -> Result<String> {
+        let mut inner = self.begin(Request::Iterator(position.clone())).await;
         fault(&mut inner.iterator_faults)?;
-        Ok(iterator(inner.find(spot)?))
+        Ok(iterator(inner.find(position)?))
     }
 
     async fn records(&self, iterator: &str, most: usize) -> Result<Answer> {
@@ -298,15 +298,15 @@ impl Source for Arc<Fake> {
     async fn subscribe(
         &self,
         _: &str,
-        spot: &Spot,
+        position: &StartingPosition,
     ) -> Result<Box<dyn Subscription>, SubscribeError> {
-        let mut inner = self.begin(Request::Subscribe(spot.clone())).await;
+        let mut inner = self.begin(Request::Subscribe(position.clone())).await;
         fault(&mut inner.subscribe_faults)?;
         let is_active = inner.active.is_some_and(|since| since.elapsed() < LEAST);
         if inner.is_exclusive && is_active {
             return Err(in_use());
         }
-        let index = inner.find(spot)?;
+        let index = inner.find(position)?;
         inner.subscriptions += 1;
         inner.active = Some(Instant::now());
         Ok(Box::new(Pushed {

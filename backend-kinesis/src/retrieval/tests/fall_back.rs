@@ -8,7 +8,7 @@ use millstream_core::ErrorKind;
 use tokio::time::sleep;
 
 use super::super::stream_consumer::{Attempts, RETRY, StreamConsumer};
-use super::super::{ReadEvent, ResumePoint, Settings, Way};
+use super::super::{ReadEvent, ResumePoint, RetrievalMode, Settings};
 use super::fake::{Fake, Request, iterator};
 use super::registry::Registry;
 use super::{Run, ago, for_each_seed, latest, position, run_with, secs, settings};
@@ -24,7 +24,7 @@ fn run(fake: &Arc<Fake>, consumer: &Arc<StreamConsumer>, begin: ResumePoint) -> 
     run_with(
         fake,
         Settings {
-            way: Way::FanOut(consumer.clone()),
+            mode: RetrievalMode::FanOut(consumer.clone()),
             ..settings(begin)
         },
     )

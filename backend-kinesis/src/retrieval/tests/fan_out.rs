@@ -6,7 +6,7 @@ use std::time::Duration;
 use millstream_core::ErrorKind;
 use tokio::time::{Instant, sleep};
 
-use super::super::source::Spot;
+use super::super::source::StartingPosition;
 use super::super::{ReadEvent, ResumePoint, Settings};
 use super::fake::{End, Fake, Request, iterator};
 use super::registry::fan_out;
@@ -39,7 +39,7 @@ async fn subscriptions_follow_on_one_another() {
     }
     let begun = fake.times(SUBSCRIBE);
     assert_eq!(begun.len(), 4);
-    assert!(matches!(fake.spots()[1], Spot::After(_)));
+    assert!(matches!(fake.positions()[1], StartingPosition::After(_)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,8 +81,8 @@ async fn a_pinned_iterator_is_polled_for_the_first_record() {
     fake.store(26..=30);
     run.expect(26..=30).await;
     assert_eq!(
-        fake.spots(),
-        [Spot::At(position("25.18446744073709551615"))]
+        fake.positions(),
+        [StartingPosition::At(position("25.18446744073709551615"))]
     );
 }
 
@@ -103,7 +103,7 @@ async fn a_quiet_shard_is_not_polled_until_its_first_record() {
     let polls = fake.times(POLL).len();
     assert!(polls <= 2, "a quiet shard was polled {polls} times");
     assert!(
-        matches!(fake.spots()[0], Spot::Time(_)),
+        matches!(fake.positions()[0], StartingPosition::Time(_)),
         "it is subscribed to by time"
     );
     fake.store(21..=25);
@@ -166,9 +166,9 @@ async fn a_first_subscription_that_is_refused_by_its_time_reads_no_earlier_recor
     fake.store(21..=25);
     run.expect(21..=25).await;
     assert!(
-        !fake.spots().contains(&Spot::Earliest),
+        !fake.positions().contains(&StartingPosition::Earliest),
         "{:?}",
-        fake.spots()
+        fake.positions()
     );
 }
 
@@ -224,7 +224,10 @@ async fn a_number_that_is_refused_is_replaced_by_the_last_record() {
     sleep(secs(5)).await;
     fake.store(6..=9);
     run.expect(6..=9).await;
-    assert!(matches!(fake.spots()[1..], [Spot::After(_), Spot::At(_)]));
+    assert!(matches!(
+        fake.positions()[1..],
+        [StartingPosition::After(_), StartingPosition::At(_)]
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,11 +275,11 @@ async fn a_stream_that_is_gone_is_told() {
 async fn quiet_shards_are_listed_once_for_all_readers_and_their_end_is_noticed() {
     let fake = Fake::new([]);
     fake.lock().end = End::Never;
-    let way = fan_out();
+    let mode = fan_out();
     let mut runs: Vec<_> = (0..20)
         .map(|_| {
             let settings = Settings {
-                way: way.clone(),
+                mode: mode.clone(),
                 ..settings(ResumePoint::Earliest)
             };
             run_with(&fake, settings)

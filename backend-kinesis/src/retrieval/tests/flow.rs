@@ -217,7 +217,7 @@ async fn lag_until(run: &mut Run, met: impl Fn(Duration) -> bool) -> Vec<Duratio
     loop {
         match run.said.recv().await {
             Some(((), ReadEvent::Behind(behind))) => told.push(behind),
-            Some(((), ReadEvent::AtTip { .. })) => {}
+            Some(((), ReadEvent::CaughtUp { .. })) => {}
             event => panic!("{event:?} after {told:?}"),
         }
         if told.last().is_some_and(|last| met(*last)) {

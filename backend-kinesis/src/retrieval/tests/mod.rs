@@ -1,12 +1,12 @@
 //! A reader against a shard in memory, under a clock that is paused while there is work.
 
 mod contended;
+mod cursor;
 mod ends;
 mod fake;
 mod fall_back;
 mod fan_out;
 mod flow;
-mod places;
 mod registry;
 mod retention;
 mod storm;
@@ -21,7 +21,9 @@ use millstream_core::{Partition, Position};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Budget, Distribution, ReadEvent, Reader, ResumePoint, Settings, Way, read_from};
+use super::{
+    Budget, Distribution, ReadEvent, Reader, ResumePoint, RetrievalMode, Settings, read_from,
+};
 use crate::config::ForeignAggregates;
 use crate::lease::Pin;
 use crate::stream::HashRange;
@@ -48,9 +50,9 @@ fn settings(begin: ResumePoint) -> Settings {
         distribution: Distribution::default(),
         foreign: ForeignAggregates::default(),
         begin,
-        tip: None,
+        caught_up: None,
         resolved: None,
-        way: Way::Polling,
+        mode: RetrievalMode::Polling,
         budget: Budget::new(64 << 20),
         batch_records: 3,
         batch_bytes: usize::MAX,
@@ -66,9 +68,9 @@ fn run(fake: &Arc<Fake>, begin: ResumePoint) -> Run {
 
 /// Starts a reader by enhanced fan-out, of a member of its own.
 fn run_in_fan_out(fake: &Arc<Fake>, begin: ResumePoint) -> Run {
-    let way = registry::fan_out();
+    let mode = registry::fan_out();
     let settings = settings(begin);
-    run_with(fake, Settings { way, ..settings })
+    run_with(fake, Settings { mode, ..settings })
 }
 
 /// Runs a scenario with 100 seeds, each on a runtime of its own with a paused clock.
@@ -95,10 +97,10 @@ fn run_with(fake: &Arc<Fake>, settings: Settings) -> Run {
 
 impl Run {
     /// Returns the next report that nothing is left of a shard: the last record, and the time.
-    async fn tip(&mut self) -> (Option<Position>, SystemTime) {
+    async fn caught_up(&mut self) -> (Option<Position>, SystemTime) {
         loop {
             let said = self.said.recv().await;
-            if let ReadEvent::AtTip { after, at } = said.expect("it goes on").1 {
+            if let ReadEvent::CaughtUp { after, at } = said.expect("it goes on").1 {
                 return (after, at);
             }
         }
@@ -110,7 +112,7 @@ impl Run {
         loop {
             let said = timeout(hour, self.said.recv()).await;
             match said.expect("it says something").expect("it goes on").1 {
-                ReadEvent::Behind(_) | ReadEvent::AtTip { .. } => {}
+                ReadEvent::Behind(_) | ReadEvent::CaughtUp { .. } => {}
                 event => return event,
             }
         }

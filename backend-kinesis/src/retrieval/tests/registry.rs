@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use millstream_core::{ErrorKind, Result};
 use tokio::time::Instant;
 
-use super::super::Way;
+use super::super::RetrievalMode;
 use super::super::stream_consumer::{Attempts, Registrar, StreamConsumer};
 use super::fake::error;
 
@@ -52,7 +52,7 @@ impl Registrar for Arc<Registry> {
 }
 
 /// Returns enhanced fan-out that is not refused.
-pub(super) fn fan_out() -> Way {
+pub(super) fn fan_out() -> RetrievalMode {
     let registered = Arc::new(Registry::default()).consumer(false);
-    Way::FanOut(registered.expect("nothing is refused"))
+    RetrievalMode::FanOut(registered.expect("nothing is refused"))
 }

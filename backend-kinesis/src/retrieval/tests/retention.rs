@@ -8,7 +8,7 @@ use fastrand::Rng;
 use millstream_core::{ErrorKind, Position};
 use tokio::time::{Instant, advance, sleep, timeout};
 
-use super::super::{ReadEvent, ResumePoint, Settings, Way};
+use super::super::{ReadEvent, ResumePoint, RetrievalMode, Settings};
 use super::fake::{Fake, Retention};
 use super::registry::fan_out;
 use super::{Run, for_each_seed, run_with, secs, settings};
@@ -22,7 +22,7 @@ const KEPT: [u64; 4] = [24 * HOUR, 25 * HOUR, 48 * HOUR, 168 * HOUR];
 #[derive(Debug)]
 struct Group {
     fake: Arc<Fake>,
-    way: Way,
+    mode: RetrievalMode,
     batch_records: usize,
     /// The number of the last delivered record; 0 before the first.
     last: u64,
@@ -31,20 +31,20 @@ struct Group {
     /// The number of reported losses.
     losses: usize,
     /// The last record before the last report that nothing is left, and when that was.
-    tip: Option<(u64, Instant)>,
+    caught_up: Option<(u64, Instant)>,
 }
 
 impl Group {
     /// Starts a reader as the next owner of the shard does.
     fn read(&self) -> Run {
-        let tip = self.tip.filter(|(after, _)| *after == self.last);
+        let caught_up = self.caught_up.filter(|(after, _)| *after == self.last);
         run_with(
             &self.fake,
             Settings {
-                way: self.way.clone(),
+                mode: self.mode.clone(),
                 batch_records: self.batch_records,
                 poll_interval: secs(10),
-                tip: tip.map(|(_, at)| SystemTime::now() - at.elapsed()),
+                caught_up: caught_up.map(|(_, at)| SystemTime::now() - at.elapsed()),
                 ..settings(match self.last {
                     0 => ResumePoint::Earliest,
                     last => ResumePoint::After(Position::from(last)),
@@ -75,9 +75,9 @@ impl Group {
                 self.lost_to = Some(earliest);
                 self.losses += 1;
             }
-            ReadEvent::AtTip { after, at } => {
+            ReadEvent::CaughtUp { after, at } => {
                 let at = Instant::now() - at.elapsed().unwrap_or_default();
-                self.tip = Some((after.map_or(0, number), at));
+                self.caught_up = Some((after.map_or(0, number), at));
             }
             ReadEvent::Behind(_) => {}
             event => panic!("{event:?}"),
@@ -94,7 +94,7 @@ impl Group {
         assert!(trimmed >= self.last, "{} is still there", self.last);
         let is_known =
             |(after, at): (u64, Instant)| after == self.last && at.elapsed() < secs(23 * HOUR - 60);
-        assert!(!self.tip.is_some_and(is_known), "nothing was left");
+        assert!(!self.caught_up.is_some_and(is_known), "nothing was left");
     }
 
     /// Takes events for a while.
@@ -143,15 +143,15 @@ async fn scenario(mut rng: Rng) -> usize {
     let mut stored = fake.lock().records.len() as u64;
     fake.lock().page = rng.usize(1..12);
     let mut group = Group {
-        way: match rng.bool() {
-            true => Way::Polling,
+        mode: match rng.bool() {
+            true => RetrievalMode::Polling,
             false => fan_out(),
         },
         batch_records: rng.usize(1..12),
         last: 0,
         lost_to: None,
         losses: 0,
-        tip: None,
+        caught_up: None,
         fake: fake.clone(),
     };
     let mut run = group.read();

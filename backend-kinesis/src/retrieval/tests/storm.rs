@@ -6,7 +6,7 @@ use fastrand::Rng;
 use millstream_core::ErrorKind;
 use tokio::time::sleep;
 
-use super::super::{ReadEvent, ResumePoint, Settings, Way};
+use super::super::{ReadEvent, ResumePoint, RetrievalMode, Settings};
 use super::fake::{End, Fake};
 use super::registry::fan_out;
 use super::{for_each_seed, position, run_with, settings};
@@ -25,14 +25,14 @@ async fn storm(seed: u64) {
     fake.lock().end = *rng
         .choice(&[End::NoNumber, End::NumberAndChildren, End::Never])
         .expect("there are some");
-    let way = match rng.bool() {
-        true => Way::Polling,
+    let mode = match rng.bool() {
+        true => RetrievalMode::Polling,
         false => fan_out(),
     };
     let mut run = run_with(
         &fake,
         Settings {
-            way,
+            mode,
             batch_records: rng.usize(1..12),
             ..settings(match begin {
                 0 => ResumePoint::Earliest,

@@ -14,14 +14,14 @@ use super::answer::Answer;
 use super::batch::Batch;
 use super::budget::Demand;
 use super::contention::Contention;
-use super::hand::{Done, Hand};
+use super::cursor::{ReadCursor, Relation};
 use super::limit::Limit;
+use super::output::{Done, Output};
 use super::pace::Pace;
-use super::place::{Meeting, Place};
 use super::source::Source;
 use super::unpack::Unpacker;
 use super::until::{Stopped, Until};
-use super::{ReadEvent, Settings, Way};
+use super::{ReadEvent, RetrievalMode, Settings};
 use crate::lease::ResumePoint;
 
 /// How often in a row a position may be rejected in an existing shard. That takes half a minute, within
@@ -32,7 +32,7 @@ const REFUSALS: u32 = 8;
 const TOLD: u32 = 6;
 
 /// The minimum interval between two reports that nothing is left. They need a precision of about an hour.
-const TIPS: Duration = Duration::from_secs(60);
+const CAUGHT_UP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The interval at which a paused poller looks whether others wait for its room.
 const HOLD: Duration = Duration::from_secs(1);
@@ -41,49 +41,53 @@ const HOLD: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
     All,
-    /// Some were dropped, or may be missing. The reader must look for its place again.
+    /// Some were dropped, or may be missing. The reader must look for its position again.
     Some,
 }
 
 /// A running reader.
 #[derive(Debug)]
-pub(super) struct Reading<T> {
+pub(super) struct ShardReader<T> {
     pub(super) source: Arc<dyn Source>,
     pub(super) settings: Settings,
-    pub(super) place: Place,
+    pub(super) cursor: ReadCursor,
     pub(super) pace: Pace,
     pub(super) limit: Limit,
     pub(super) demand: Demand,
-    pub(super) hand: Hand<T>,
+    pub(super) output: Output<T>,
     pub(super) contention: Contention,
     unpacker: Unpacker,
     /// The last reported lag.
     behind: Option<Duration>,
     /// The last record that was delivered, also by earlier readers.
-    handed: Option<Position>,
+    delivered: Option<Position>,
     /// When the last report that nothing is left was sent.
-    tip: Option<Instant>,
+    caught_up: Option<Instant>,
     refusals: u32,
     told: bool,
 }
 
-impl<T: Clone> Reading<T> {
-    pub(super) fn new(source: Arc<dyn Source>, settings: Settings, hand: Hand<T>) -> Self {
+impl<T: Clone> ShardReader<T> {
+    pub(super) fn new(source: Arc<dyn Source>, settings: Settings, output: Output<T>) -> Self {
         Self {
             source,
-            place: Place::new(settings.begin.clone(), settings.tip, settings.resolved),
+            cursor: ReadCursor::new(
+                settings.begin.clone(),
+                settings.caught_up,
+                settings.resolved,
+            ),
             pace: Pace::new(),
             limit: Limit::new(settings.poll_records),
             demand: Demand::new(settings.budget.clone()),
-            hand,
+            output,
             contention: Contention::default(),
             unpacker: Unpacker::new(&settings),
             behind: None,
-            handed: match settings.begin {
+            delivered: match settings.begin {
                 ResumePoint::After(position) => Some(position),
                 _ => None,
             },
-            tip: None,
+            caught_up: None,
             refusals: 0,
             told: false,
             settings,
@@ -92,7 +96,7 @@ impl<T: Clone> Reading<T> {
 
     /// Reads until there is nothing more to do.
     pub(super) async fn run(&mut self) -> Result<(), Done> {
-        if let Way::FanOut(consumer) = self.settings.way.clone() {
+        if let RetrievalMode::FanOut(consumer) = self.settings.mode.clone() {
             while self.subscribe(&consumer).await? == Stopped::Refused {
                 self.poll(Until::Subscribable).await?;
             }
@@ -111,7 +115,7 @@ impl<T: Clone> Reading<T> {
     ) -> Result<Taken, Done> {
         self.refusals = 0;
         self.is_reached();
-        if let Some(last) = self.place.to_confirm(&answer, arrived)
+        if let Some(last) = self.cursor.to_confirm(&answer, arrived)
             && !self.is_still_there(last).await?
         {
             return Ok(Taken::Some);
@@ -126,30 +130,30 @@ impl<T: Clone> Reading<T> {
         let mut batch = Batch::new(most, bytes, answer.records.len());
         let mut unpacked = Vec::new();
         for raw in answer.records {
-            let after = match self.place.meet(&raw, arrived) {
-                Meeting::Old => {
-                    self.place.pass(&raw, arrived);
+            let after = match self.cursor.meet(&raw, arrived) {
+                Relation::Old => {
+                    self.cursor.pass(&raw, arrived);
                     continue;
                 }
-                Meeting::After(position) => Some(position),
-                Meeting::New => None,
-                Meeting::Gap { after } => {
+                Relation::After(position) => Some(position),
+                Relation::New => None,
+                Relation::Gap { after } => {
                     // It must not be reported again.
                     may_drop = false;
                     let earliest = raw.position;
                     let age = raw.arrival.and_then(|at| at.elapsed().ok());
-                    self.hand
+                    self.output
                         .note_left(age.filter(|age| !age.is_zero()), Instant::now());
-                    self.hand
+                    self.output
                         .give(ReadEvent::DataLoss { after, earliest })
                         .await?;
                     None
                 }
             };
-            self.place.pass(&raw, arrived);
+            self.cursor.pass(&raw, arrived);
             let arrival = raw.arrival;
             self.unpacker.unpack(raw, after, &mut unpacked);
-            self.place.pass_early(arrival, &mut unpacked);
+            self.cursor.pass_early(arrival, &mut unpacked);
             for record in unpacked.drain(..) {
                 if let Some(records) = batch.add(record)
                     && self.deliver(records, behind, may_drop).await? == Taken::Some
@@ -165,26 +169,26 @@ impl<T: Clone> Reading<T> {
         {
             return Ok(Taken::Some);
         }
-        self.hand.note_left(behind, arrived);
+        self.output.note_left(behind, arrived);
         // An empty response may be from a part of the shard without records, with some after it.
         let is_known = !is_empty_answer || behind == Some(Duration::ZERO);
-        self.place
-            .is_certain(asked, arrived, behind.filter(|_| is_known));
+        self.cursor
+            .note_behind(asked, arrived, behind.filter(|_| is_known));
         if !is_empty {
             self.behind = behind;
         } else if let Some(behind) = behind.filter(|behind| self.behind != Some(*behind)) {
             // If there is no room now, it is reported another time.
-            if self.hand.offer(ReadEvent::Behind(behind)) {
+            if self.output.offer(ReadEvent::Behind(behind)) {
                 self.behind = Some(behind);
             }
         }
         if behind.is_some_and(|behind| behind.is_zero()) {
-            self.report_tip(asked);
+            self.report_caught_up(asked);
         }
         Ok(Taken::All)
     }
 
-    /// Delivers records. If their partition is paused and others wait for room, drops them, and returns to the place
+    /// Delivers records. If their partition is paused and others wait for room, drops them, and returns to the position
     /// before them.
     async fn deliver(
         &mut self,
@@ -193,9 +197,9 @@ impl<T: Clone> Reading<T> {
         may_drop: bool,
     ) -> Result<Taken, Done> {
         let last = records.last().map(|last| last.position);
-        let paused = self.hand.paused();
+        let paused = self.output.paused();
         let given = {
-            let mut given = pin!(self.hand.give(ReadEvent::Records { records, behind }));
+            let mut given = pin!(self.output.give(ReadEvent::Records { records, behind }));
             loop {
                 match timeout(HOLD, given.as_mut()).await {
                     Ok(given) => break Some(given),
@@ -207,29 +211,36 @@ impl<T: Clone> Reading<T> {
         };
         if let Some(given) = given {
             given?;
-            self.handed = last.or(self.handed);
+            self.delivered = last.or(self.delivered);
             return Ok(Taken::All);
         }
         self.demand.dropped();
         let settings = &self.settings;
-        self.place = match self.handed {
-            Some(handed) => self.place.resumed(handed),
-            None => Place::new(settings.begin.clone(), settings.tip, settings.resolved),
+        self.cursor = match self.delivered {
+            Some(delivered) => self.cursor.resumed(delivered),
+            None => ReadCursor::new(
+                settings.begin.clone(),
+                settings.caught_up,
+                settings.resolved,
+            ),
         };
         Ok(Taken::Some)
     }
 
     /// Reports that nothing was left at a time, if that is certain and was not just reported.
-    fn report_tip(&mut self, at: SystemTime) {
-        let is_due = self.tip.is_none_or(|told| told.elapsed() >= TIPS);
-        let after = self.handed;
-        if is_due && self.place.is_fresh() && self.hand.offer(ReadEvent::AtTip { after, at }) {
-            self.tip = Some(Instant::now());
+    fn report_caught_up(&mut self, at: SystemTime) {
+        let is_due = self
+            .caught_up
+            .is_none_or(|told| told.elapsed() >= CAUGHT_UP_INTERVAL);
+        let after = self.delivered;
+        if is_due && self.cursor.is_fresh() && self.output.offer(ReadEvent::CaughtUp { after, at })
+        {
+            self.caught_up = Some(Instant::now());
         }
     }
 
     /// Handles an error of a request, and waits as long as it requires. Afterwards the reader must look for its
-    /// place again.
+    /// position again.
     pub(super) async fn on_error(&mut self, error: Error) -> Result<(), Done> {
         match error.kind() {
             ErrorKind::Throttled => {
@@ -289,7 +300,7 @@ impl<T: Clone> Reading<T> {
     }
 
     pub(super) async fn fail(&mut self, error: Error) -> Done {
-        self.hand.finish(ReadEvent::Failed(error)).await
+        self.output.finish(ReadEvent::Failed(error)).await
     }
 
     fn is_reached(&mut self) {

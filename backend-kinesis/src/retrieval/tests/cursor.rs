@@ -1,4 +1,4 @@
-//! The start positions of a reader, and its return to its place.
+//! The start positions of a reader, and its return to its position.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,9 +9,9 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use super::super::answer::Raw;
-use super::super::place::Place;
-use super::super::source::Spot;
-use super::super::{ReadEvent, ResumePoint, Settings, Way};
+use super::super::cursor::ReadCursor;
+use super::super::source::StartingPosition;
+use super::super::{ReadEvent, ResumePoint, RetrievalMode, Settings};
 use super::fake::{Fake, Request, iterator, raw};
 use super::registry::fan_out;
 use super::{Run, ago, latest, position, run, run_with, secs, settings};
@@ -32,7 +32,7 @@ async fn resumes_after_the_last_record() {
     let fake = Fake::new(1..=20);
     let mut run = run(&fake, ResumePoint::After(position("15")));
     run.expect(16..=20).await;
-    assert_eq!(fake.spots(), [Spot::At(position("15"))]);
+    assert_eq!(fake.positions(), [StartingPosition::At(position("15"))]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,10 +205,13 @@ async fn a_time_to_come_is_waited_for() {
         raw.arrival = Some(at + secs(1));
     }
     run.expect(26..=30).await;
-    let spots = fake.spots();
-    assert_eq!(spots[0], Spot::Time(at - Duration::from_millis(1)));
-    let is_soon = |spot: &Spot| matches!(spot, Spot::Time(soon) if *soon <= ago(5));
-    assert!(is_soon(&spots[1]), "{spots:?}");
+    let positions = fake.positions();
+    assert_eq!(
+        positions[0],
+        StartingPosition::Time(at - Duration::from_millis(1))
+    );
+    let is_soon = |position: &StartingPosition| matches!(position, StartingPosition::Time(soon) if *soon <= ago(5));
+    assert!(is_soon(&positions[1]), "{positions:?}");
 }
 
 /// Records are stored after the first request, and before the one that follows its rejection.
@@ -219,7 +222,7 @@ async fn a_time_that_comes_between_two_requests_loses_nothing() {
         fake.lock().rejects_times = is_far_apart;
         let at = SystemTime::now() + secs(3_600);
         let mut run = run(&fake, ResumePoint::At(at));
-        while fake.spots().is_empty() {
+        while fake.positions().is_empty() {
             yield_now().await;
         }
         fake.store(21..=25);
@@ -227,8 +230,8 @@ async fn a_time_that_comes_between_two_requests_loses_nothing() {
             raw.arrival = Some(at + secs(1));
         }
         run.expect(21..=25).await;
-        let is_time = |spot: &&Spot| matches!(spot, Spot::Time(_));
-        let times = fake.spots().iter().filter(is_time).count();
+        let is_time = |position: &&StartingPosition| matches!(position, StartingPosition::Time(_));
+        let times = fake.positions().iter().filter(is_time).count();
         assert_eq!(times, 2, "the second one is rejected: {is_far_apart}");
     }
 }
@@ -238,7 +241,7 @@ async fn latest_is_what_came_after_the_iterator() {
     let fake = Fake::new(1..=25);
     let mut run = run(&fake, latest(iterator(20), ago(60)));
     run.expect(21..=25).await;
-    assert_eq!(fake.spots(), []);
+    assert_eq!(fake.positions(), []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -277,7 +280,8 @@ async fn an_iterator_that_is_too_old_is_no_gap_and_no_repetition() {
     run.expect_nothing(secs(400)).await;
     run.reader.resume();
     run.expect(10..=50).await;
-    let is_iterator = |request: &Request| matches!(request, Request::Iterator(Spot::At(_)));
+    let is_iterator =
+        |request: &Request| matches!(request, Request::Iterator(StartingPosition::At(_)));
     assert_eq!(fake.times(is_iterator).len(), 1);
 }
 
@@ -303,11 +307,10 @@ async fn a_pause_longer_than_retention_may_be_a_gap() {
 const DAY: u64 = 90_000;
 
 fn run_since(fake: &Arc<Fake>, begin: ResumePoint, tip: SystemTime) -> Run {
-    let tip = Some(tip);
     run_with(
         fake,
         Settings {
-            tip,
+            caught_up: Some(tip),
             ..settings(begin)
         },
     )
@@ -338,11 +341,11 @@ async fn that_nothing_is_left_is_told_now_and_then() {
     let fake = Fake::new(1..=20);
     let mut run = run(&fake, ResumePoint::After(position("7")));
     let begun = (Instant::now(), SystemTime::now());
-    let (after, at) = run.tip().await;
+    let (after, at) = run.caught_up().await;
     assert_eq!(after, Some(position("20")));
     assert!(at >= begun.1 && at <= SystemTime::now(), "{at:?}");
     for minute in 1..=3 {
-        run.tip().await;
+        run.caught_up().await;
         let told = begun.0.elapsed();
         assert!(
             (minute * 60..minute * 60 + 2).contains(&told.as_secs()),
@@ -356,7 +359,7 @@ async fn what_may_be_a_gap_is_not_told_to_be_nothing() {
     let fake = Fake::new(1..=20);
     fake.lock().trimmed = 20;
     let mut run = run(&fake, ResumePoint::After(position("7")));
-    assert!(timeout(secs(1_000), run.tip()).await.is_err());
+    assert!(timeout(secs(1_000), run.caught_up()).await.is_err());
     fake.store([21]);
     expect_gap(&mut run, "7", "21").await;
 }
@@ -383,19 +386,19 @@ fn a_first_subscription_begins_between_the_pin_and_the_last_look_with_room_for_s
     for seed in 0..1_000 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let pinned = SystemTime::now() - secs(3_600);
-        let mut place = Place::new(latest(iterator(20), pinned), None, None);
+        let mut cursor = ReadCursor::new(latest(iterator(20), pinned), None, None);
         let mut asked = pinned;
-        while !place.is_quiet() {
+        while !cursor.is_quiet() {
             asked += Duration::from_millis(rng.u64(0..3_000));
             let behind = Duration::from_millis(if rng.bool() { 0 } else { 7 });
-            place.is_certain(asked, Instant::now(), Some(behind));
+            cursor.note_behind(asked, Instant::now(), Some(behind));
         }
-        match place.look() {
-            Spot::Time(at) => {
+        match cursor.look() {
+            StartingPosition::Time(at) => {
                 assert!(at >= pinned + SKEW, "not earlier, with seed {seed}");
                 assert!(at <= asked - SKEW, "not later, with seed {seed}");
             }
-            spot => panic!("{spot:?} with seed {seed}"),
+            position => panic!("{position:?} with seed {seed}"),
         }
     }
 }
@@ -442,13 +445,13 @@ async fn read_to_gap(run: &mut Run, earliest: &str) -> Option<Position> {
 
 #[tokio::test(start_paused = true)]
 async fn what_goes_while_it_is_read_is_told() {
-    for way in [Way::Polling, fan_out()] {
+    for mode in [RetrievalMode::Polling, fan_out()] {
         let fake = Fake::new(1..=200);
         fake.lock().age = secs(DAY);
         let mut run = run_with(
             &fake,
             Settings {
-                way,
+                mode,
                 ..settings(ResumePoint::Earliest)
             },
         );

@@ -1,4 +1,4 @@
-//! The place of a reader in its shard: the next record, the records it already had, and those it may have missed.
+//! The read cursor: where a reader is in its shard. It knows the next record, the records it already had, and those it may have missed.
 //!
 //! Each part answers one question: which record was passed last, and is it still there ([`Passed`]); which records are from
 //! before the start ([`Skip`]); did Kinesis reject the position ([`Rejected`]); and how old the records to be read can be.
@@ -10,7 +10,7 @@ use millstream_core::{ErrorKind, Position};
 use tokio::time::Instant;
 
 use super::answer::{Answer, Raw};
-use super::source::Spot;
+use super::source::StartingPosition;
 use crate::lease::{Pin, ResumePoint};
 
 /// Every stream [keeps its records][retention] for at least a day, so nothing is missing if
@@ -26,12 +26,12 @@ const SKEW: Duration = Duration::from_secs(5);
 const MILLI: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ReadCursor {
     passed: Passed,
     skip: Skip,
     rejected: Rejected,
     /// The records still to be read were stored after this time. `None` if it is not known.
-    certain: Option<Since>,
+    stored_after: Option<Since>,
 }
 
 /// The last record that the reader has passed; for a carrier, the last of its user records.
@@ -69,7 +69,7 @@ enum Skip {
     /// Those stored before the time from which [`Start::Latest`] continues, until a later one arrives: a service without a
     /// record of that time may begin at the oldest one.
     Stored(SystemTime),
-    /// Those that are older than [`Start::At`], see [`Place::pass_early`].
+    /// Those that are older than [`Start::At`], see [`ReadCursor::pass_early`].
     Early {
         time: SystemTime,
         /// When the start was resolved.
@@ -111,7 +111,7 @@ impl Since {
 
 /// The relation of a record to the reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Meeting {
+pub(super) enum Relation {
     /// It was delivered before, or is too early.
     Old,
     /// It is the carrier that contains the record after which the reader began.
@@ -123,23 +123,23 @@ pub(super) enum Meeting {
     },
 }
 
-impl Place {
-    /// `tip` is when nothing was left to be read from there on, and `resolved` when the start there was
+impl ReadCursor {
+    /// `caught_up` is when nothing was left to be read from there on, and `resolved` when the start there was
     /// resolved, if these are known.
     pub(super) fn new(
         begin: ResumePoint,
-        tip: Option<SystemTime>,
+        caught_up: Option<SystemTime>,
         resolved: Option<SystemTime>,
     ) -> Self {
-        let (passed, skip, certain) = match begin {
-            ResumePoint::After(last) => (Passed::Unconfirmed(last), Skip::None, tip),
+        let (passed, skip, stored_after) = match begin {
+            ResumePoint::After(last) => (Passed::Unconfirmed(last), Skip::None, caught_up),
             ResumePoint::Earliest => (
                 Passed::Nothing(Start::Earliest),
                 Skip::None,
-                tip.or(resolved),
+                caught_up.or(resolved),
             ),
             ResumePoint::Latest(Pin { iterator, at }) => {
-                let quiet = tip.unwrap_or(at).max(at);
+                let quiet = caught_up.unwrap_or(at).max(at);
                 let start = Start::Latest {
                     iterator: Some(iterator),
                     pinned: at,
@@ -150,18 +150,18 @@ impl Place {
             ResumePoint::At(time) => (
                 Passed::Nothing(Start::At(time)),
                 Skip::Early { time, resolved },
-                tip.or(resolved),
+                caught_up.or(resolved),
             ),
         };
         Self {
             passed,
             skip,
             rejected: Rejected::No,
-            certain: certain.map(Since::time),
+            stored_after: stored_after.map(Since::time),
         }
     }
 
-    /// Returns the place after an earlier record of the same reader.
+    /// Returns the cursor after an earlier record of the same reader.
     pub(super) fn resumed(&self, after: Position) -> Self {
         Self {
             passed: Passed::Unconfirmed(after),
@@ -208,39 +208,39 @@ impl Place {
     }
 
     /// Returns the position for the next request.
-    pub(super) fn look(&mut self) -> Spot {
+    pub(super) fn look(&mut self) -> StartingPosition {
         let rejected = self.rejected;
         match &self.passed {
             Passed::Unconfirmed(last) | Passed::Confirmed { last, .. } => {
                 let last = *last;
                 self.passed = Passed::Unconfirmed(last);
                 match rejected {
-                    Rejected::No => Spot::At(last),
-                    Rejected::Once | Rejected::Again => Spot::Earliest,
+                    Rejected::No => StartingPosition::At(last),
+                    Rejected::Once | Rejected::Again => StartingPosition::Earliest,
                 }
             }
-            Passed::Nothing(Start::Earliest) => Spot::Earliest,
+            Passed::Nothing(Start::Earliest) => StartingPosition::Earliest,
             Passed::Nothing(Start::At(at)) => match rejected {
                 // Times are sent as binary fractions: a slightly late one would skip a record.
-                Rejected::No => Spot::Time(at.checked_sub(MILLI).unwrap_or(UNIX_EPOCH)),
+                Rejected::No => StartingPosition::Time(at.checked_sub(MILLI).unwrap_or(UNIX_EPOCH)),
                 // It is rejected as long as it is in the future. The tip would be too late: the time may pass until that
                 // request arrives. Earlier records are left out.
                 Rejected::Once => {
                     let now = SystemTime::now().min(*at);
-                    Spot::Time(now.checked_sub(SKEW).unwrap_or(UNIX_EPOCH))
+                    StartingPosition::Time(now.checked_sub(SKEW).unwrap_or(UNIX_EPOCH))
                 }
-                Rejected::Again => Spot::Earliest,
+                Rejected::Again => StartingPosition::Earliest,
             },
             Passed::Nothing(Start::Latest { quiet, .. }) => match rejected {
                 Rejected::No => {
                     let at = quiet.checked_sub(SKEW).unwrap_or(UNIX_EPOCH);
                     self.skip = Skip::Stored(at);
-                    Spot::Time(at)
+                    StartingPosition::Time(at)
                 }
                 // The clocks are far apart. All stored records are read, because any of them may be after that time.
                 Rejected::Once | Rejected::Again => {
                     self.skip = Skip::None;
-                    Spot::Earliest
+                    StartingPosition::Earliest
                 }
             },
         }
@@ -249,11 +249,13 @@ impl Place {
     /// Handles a position that Kinesis rejects, if the position is the reason: a sequence number may not be
     /// that of a record, or a time may be in the future. If the shard is not found, the error is the
     /// same as for a number, and starting at the oldest record is always safe.
-    pub(super) fn refuse(&mut self, spot: &Spot, kind: ErrorKind) {
-        let rejected = match (spot, kind) {
-            (Spot::At(_), ErrorKind::Invalid | ErrorKind::NotFound) => Rejected::Once,
-            (Spot::Time(_), ErrorKind::Invalid) if self.rejected == Rejected::No => Rejected::Once,
-            (Spot::Time(_), ErrorKind::Invalid) => Rejected::Again,
+    pub(super) fn refuse(&mut self, position: &StartingPosition, kind: ErrorKind) {
+        let rejected = match (position, kind) {
+            (StartingPosition::At(_), ErrorKind::Invalid | ErrorKind::NotFound) => Rejected::Once,
+            (StartingPosition::Time(_), ErrorKind::Invalid) if self.rejected == Rejected::No => {
+                Rejected::Once
+            }
+            (StartingPosition::Time(_), ErrorKind::Invalid) => Rejected::Again,
             _ => return,
         };
         self.rejected = rejected;
@@ -261,7 +263,7 @@ impl Place {
 
     /// Handles a response whose records are all delivered. The remaining records were stored after these, or
     /// at most this long before the response arrived.
-    pub(super) fn is_certain(
+    pub(super) fn note_behind(
         &mut self,
         asked: SystemTime,
         arrived: Instant,
@@ -288,7 +290,7 @@ impl Place {
             | Passed::Unconfirmed(_)
             | Passed::Confirmed { .. } => {}
         }
-        self.certain = Some(Since {
+        self.stored_after = Some(Since {
             noted: arrived,
             before: behind,
         });
@@ -296,12 +298,12 @@ impl Place {
 
     /// Returns whether none of the records to be read can have been removed.
     pub(super) fn is_fresh(&self) -> bool {
-        self.certain.is_some_and(|since| since.age() < KEPT)
+        self.stored_after.is_some_and(|since| since.age() < KEPT)
     }
 
     /// Returns whether the next records may be removed before they are requested.
     fn is_at_risk(&self) -> bool {
-        self.certain.is_some_and(|since| since.age() >= KEPT)
+        self.stored_after.is_some_and(|since| since.age() >= KEPT)
     }
 
     /// Returns the record that must still be there after the response has arrived. `None` if the response misses nothing, or
@@ -339,31 +341,31 @@ impl Place {
     }
 
     /// Returns the relation of the next record to the reader. It is of a response that arrived at this time.
-    pub(super) fn meet(&mut self, raw: &Raw, arrived: Instant) -> Meeting {
+    pub(super) fn meet(&mut self, raw: &Raw, arrived: Instant) -> Relation {
         if let Some(last) = self.last() {
             let number = last.with_sub_sequence(0);
             if raw.position <= number {
                 self.confirm(last, arrived);
                 return match raw.position == number {
-                    true => Meeting::After(last),
-                    false => Meeting::Old,
+                    true => Relation::After(last),
+                    false => Relation::Old,
                 };
             }
         }
         match self.passed {
-            Passed::Unconfirmed(last) if !self.is_fresh() => Meeting::Gap {
+            Passed::Unconfirmed(last) if !self.is_fresh() => Relation::Gap {
                 after: Some(shown(last)),
             },
             Passed::Nothing(_) if self.is_at_risk() => {
                 self.reach_stored();
-                Meeting::Gap { after: None }
+                Relation::Gap { after: None }
             }
             _ => self.meet_unpassed(raw),
         }
     }
 
     /// Returns the relation of a record before which nothing is missing.
-    fn meet_unpassed(&mut self, raw: &Raw) -> Meeting {
+    fn meet_unpassed(&mut self, raw: &Raw) -> Relation {
         let begins = match self.skip {
             Skip::None => None,
             Skip::Stored(time) | Skip::Early { time, .. } => Some(time),
@@ -371,10 +373,10 @@ impl Place {
         // Kinesis knows whole milliseconds.
         let is_before = |(arrival, begins)| arrival < whole(begins);
         if raw.arrival.zip(begins).is_some_and(is_before) {
-            return Meeting::Old;
+            return Relation::Old;
         }
         self.reach_stored();
-        Meeting::New
+        Relation::New
     }
 
     /// No further record is from before the time at which the reader continues.

@@ -21,7 +21,7 @@ pub(super) struct Done;
 
 /// The reader's end of its caller's channel.
 #[derive(Debug)]
-pub(super) struct Hand<T> {
+pub(super) struct Output<T> {
     tag: T,
     to: mpsc::Sender<(T, ReadEvent)>,
     paused: watch::Receiver<bool>,
@@ -30,7 +30,7 @@ pub(super) struct Hand<T> {
     left: Option<(Duration, Instant)>,
 }
 
-impl<T: Clone> Hand<T> {
+impl<T: Clone> Output<T> {
     pub(super) fn new(
         tag: T,
         to: mpsc::Sender<(T, ReadEvent)>,
