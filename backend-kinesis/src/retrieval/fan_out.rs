@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::contention::Incident;
 use super::output::Done;
-use super::shard_reader::{ShardReader, Taken};
+use super::shard_reader::{OnPause, ShardReader, Taken};
 use super::source::{StartingPosition, SubscribeError, Subscription};
 use super::stream_consumer::StreamConsumer;
 use super::until::{Stopped, Until};
@@ -145,7 +145,7 @@ impl<T: Clone> ShardReader<T> {
             }
             for (answer, asked, arrived) in unconfirmed.drain(..) {
                 let after = answer.next.as_deref().and_then(|next| next.parse().ok());
-                if self.take(answer, asked, arrived, false).await? == Taken::Some {
+                if self.take(answer, asked, arrived, OnPause::Keep).await? == Taken::Some {
                     feed.after = None;
                     return Ok(Next::Another);
                 }

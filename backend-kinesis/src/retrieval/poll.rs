@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::RetrievalMode;
 use super::output::Done;
-use super::shard_reader::{ShardReader, Taken};
+use super::shard_reader::{OnPause, ShardReader, Taken};
 use super::until::Until;
 
 impl<T: Clone> ShardReader<T> {
@@ -95,7 +95,9 @@ impl<T: Clone> ShardReader<T> {
             self.demand.received(answer.records.len(), bytes);
             let wait = self.pace.after(bytes, idle, Instant::now());
             let next = answer.next.clone();
-            let taken = self.take(answer, asked, Instant::now(), true).await?;
+            let taken = self
+                .take(answer, asked, Instant::now(), OnPause::Drop)
+                .await?;
             drop(room);
             if taken == Taken::Some {
                 return self.output.unpaused().await;

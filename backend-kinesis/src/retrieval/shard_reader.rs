@@ -45,6 +45,15 @@ pub(super) enum Taken {
     Some,
 }
 
+/// What becomes of records whose partition is paused while other pollers wait for their room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnPause {
+    /// They are dropped, and asked for again later.
+    Drop,
+    /// They are kept until the pause ends.
+    Keep,
+}
+
 /// A running reader.
 #[derive(Debug)]
 pub(super) struct ShardReader<T> {
@@ -105,13 +114,13 @@ impl<T: Clone> ShardReader<T> {
     }
 
     /// Delivers the records of a response that were not delivered before. The request was sent at `asked`, and the
-    /// response `arrived` later. A poller may drop some.
+    /// response `arrived` later.
     pub(super) async fn take(
         &mut self,
         answer: Answer,
         asked: SystemTime,
         arrived: Instant,
-        mut may_drop: bool,
+        mut on_pause: OnPause,
     ) -> Result<Taken, Done> {
         self.refusals = 0;
         self.is_reached();
@@ -139,7 +148,7 @@ impl<T: Clone> ShardReader<T> {
                 Relation::New => None,
                 Relation::Gap { after } => {
                     // It must not be reported again.
-                    may_drop = false;
+                    on_pause = OnPause::Keep;
                     let earliest = raw.position;
                     let age = raw.arrival.and_then(|at| at.elapsed().ok());
                     self.output
@@ -156,7 +165,7 @@ impl<T: Clone> ShardReader<T> {
             self.cursor.pass_early(arrival, &mut unpacked);
             for record in unpacked.drain(..) {
                 if let Some(records) = batch.add(record)
-                    && self.deliver(records, behind, may_drop).await? == Taken::Some
+                    && self.deliver(records, behind, on_pause).await? == Taken::Some
                 {
                     return Ok(Taken::Some);
                 }
@@ -165,7 +174,7 @@ impl<T: Clone> ShardReader<T> {
         let rest = batch.take();
         let is_empty = rest.is_none();
         if let Some(records) = rest
-            && self.deliver(records, behind, may_drop).await? == Taken::Some
+            && self.deliver(records, behind, on_pause).await? == Taken::Some
         {
             return Ok(Taken::Some);
         }
@@ -188,13 +197,12 @@ impl<T: Clone> ShardReader<T> {
         Ok(Taken::All)
     }
 
-    /// Delivers records. If their partition is paused and others wait for room, drops them, and returns to the position
-    /// before them.
+    /// Delivers records. If they are dropped, returns to the position before them.
     async fn deliver(
         &mut self,
         records: Vec<StoredRecord>,
         behind: Option<Duration>,
-        may_drop: bool,
+        on_pause: OnPause,
     ) -> Result<Taken, Done> {
         let last = records.last().map(|last| last.position);
         let paused = self.output.paused();
@@ -203,7 +211,7 @@ impl<T: Clone> ShardReader<T> {
             loop {
                 match timeout(HOLD, given.as_mut()).await {
                     Ok(given) => break Some(given),
-                    Err(_) if !may_drop => {}
+                    Err(_) if on_pause == OnPause::Keep => {}
                     Err(_) if *paused.borrow() && self.demand.is_contended() => break None,
                     Err(_) => {}
                 }
