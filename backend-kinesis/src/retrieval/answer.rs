@@ -32,7 +32,7 @@ impl Answer {
     }
 }
 
-/// One Kinesis record: a carrier, or a user record.
+/// One Kinesis record: an aggregate, or a user record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Raw {
     pub(super) position: Position,

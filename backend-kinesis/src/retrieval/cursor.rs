@@ -34,7 +34,7 @@ pub(super) struct ReadCursor {
     stored_after: Option<Since>,
 }
 
-/// The last record that the reader has passed; for a carrier, the last of its user records.
+/// The last record that the reader has passed; for an aggregate, the last of its user records.
 #[derive(Debug)]
 enum Passed {
     /// There is none. Open: are records gone with which the group would have begun?
@@ -114,7 +114,7 @@ impl Since {
 pub(super) enum Relation {
     /// It was delivered before, or is too early.
     Old,
-    /// It is the carrier that contains the record after which the reader began.
+    /// It is the aggregate that contains the record after which the reader began.
     After(Position),
     New,
     /// It is new, and others may be missing before it.

@@ -1,4 +1,4 @@
-//! Converts Kinesis records to user records: deaggregates carriers, and leaves out records that are in the wrong
+//! Converts Kinesis records to user records: opens aggregates, and leaves out records that are in the wrong
 //! shard.
 //!
 //! The KPL fills an aggregate with records that it takes to be of one shard, and places it by the hash key of the first
@@ -81,14 +81,14 @@ impl Unpacker {
         &mut self,
         records: Vec<UserRecord>,
         range: Option<HashRange>,
-        carrier: Position,
+        aggregate: Position,
         arrival: SystemTime,
         after: Option<Position>,
         to: &mut Vec<StoredRecord>,
     ) {
         let mut strayed = 0;
         for record in records {
-            let position = carrier.with_sub_sequence(record.sub);
+            let position = aggregate.with_sub_sequence(record.sub);
             if after.is_some_and(|after| position <= after) {
                 continue;
             }
@@ -105,7 +105,7 @@ impl Unpacker {
             });
         }
         if strayed > 0 {
-            self.tell_strayed(carrier, strayed);
+            self.tell_strayed(aggregate, strayed);
         }
     }
 
@@ -129,14 +129,14 @@ impl Unpacker {
         let corrupt = self.corrupt;
         if corrupt.is_power_of_two() {
             event!(
-                warn, "millstream.kinesis.carrier.corrupt",
+                warn, "millstream.kinesis.aggregate.corrupt",
                 stream, partition, %position, reason, corrupt,
                 "an aggregate cannot be understood and is handed on as it is; the next warning comes \
                  when there are twice as many"
             );
         } else {
             event!(
-                debug, "millstream.kinesis.carrier.corrupt",
+                debug, "millstream.kinesis.aggregate.corrupt",
                 stream, partition, %position, reason, corrupt,
                 "an aggregate is handed on as it is"
             );
@@ -150,14 +150,14 @@ impl Unpacker {
         let strayed = self.strayed;
         if is_first {
             event!(
-                warn, "millstream.kinesis.carrier.strayed",
+                warn, "millstream.kinesis.aggregate.strayed",
                 stream, partition, %position, records, strayed,
                 "records whose hash keys are another partition's are left out, since their producer \
                  sends them there once more; others of this partition are told as debug events"
             );
         } else {
             event!(
-                debug, "millstream.kinesis.carrier.strayed",
+                debug, "millstream.kinesis.aggregate.strayed",
                 stream, partition, %position, records, strayed,
                 "records of another partition are left out"
             );

@@ -60,7 +60,7 @@ pub(crate) async fn stops_nobody(fixture: Fixture) {
     consumer.close().await.expect("it closes");
     assert_eq!((met, opened, others), (vec![0, 1, 2, 3], 1, 160));
     let reported = events.with(
-        "millstream.kinesis.carrier.corrupt",
+        "millstream.kinesis.aggregate.corrupt",
         "stream",
         &fleet.stream,
     );
