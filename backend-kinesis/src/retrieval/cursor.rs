@@ -1,4 +1,5 @@
-//! The read cursor: where a reader is in its shard. It knows the next record, the records it already had, and those it may have missed.
+//! The read cursor: where a reader is in its shard. It knows the next record, the records that the reader already had, and
+//! those that it may have missed.
 //!
 //! Each part answers one question: which record was passed last, and is it still there ([`Passed`]); which records are from
 //! before the start ([`Skip`]); did Kinesis reject the position ([`Rejected`]); and how old the records to be read can be.
@@ -14,7 +15,8 @@ use super::source::StartingPosition;
 use crate::lease::{Pin, ResumePoint};
 
 /// Every stream [keeps its records][retention] for at least a day, so nothing is missing if
-/// all records to be read were stored a little less than that ago. The difference allows for clock skew.
+/// all records to be read were stored a little less than that ago. The difference allows for clock skew. A stream's own
+/// period may be longer, but is no promise, see [`confirm`](super::confirm).
 ///
 /// [retention]: https://docs.aws.amazon.com/streams/latest/dev/kinesis-extended-retention.html
 const KEPT: Duration = Duration::from_secs(23 * 3_600);
@@ -301,6 +303,11 @@ impl ReadCursor {
         self.stored_after.is_some_and(|since| since.age() < KEPT)
     }
 
+    /// Returns whether a response needs not begin with the last record to show that nothing is missing.
+    pub(super) fn is_confirmed(&self) -> bool {
+        matches!(self.passed, Passed::Confirmed { .. }) || self.is_fresh()
+    }
+
     /// Returns whether the next records may be removed before they are requested.
     fn is_at_risk(&self) -> bool {
         self.stored_after.is_some_and(|since| since.age() >= KEPT)
@@ -312,7 +319,10 @@ impl ReadCursor {
         let Passed::Confirmed { last, at } = self.passed else {
             return None;
         };
-        let is_conclusive = !answer.records.is_empty() || answer.behind == Some(Duration::ZERO);
+        // Other empty responses are followed by one that is.
+        let is_conclusive = !answer.records.is_empty()
+            || answer.behind == Some(Duration::ZERO)
+            || answer.next.is_none();
         (is_conclusive && self.is_at_risk() && at < arrived).then_some(last)
     }
 
