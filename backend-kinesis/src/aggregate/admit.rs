@@ -2,7 +2,7 @@
 
 use millstream_core::{Error, ErrorKind, Record, Result};
 
-use super::frame::is_carrier;
+use super::frame::is_aggregate;
 use super::{keys, tags};
 use crate::config::{Aggregation, HeaderPolicy, Producer};
 
@@ -34,7 +34,7 @@ fn admit_bare(record: &Record) -> Result<()> {
     let Some(payload) = &record.payload else {
         return refuse("the record is a tombstone, which producer.headers = \"refuse\" excludes");
     };
-    if is_carrier(payload) {
+    if is_aggregate(payload) {
         let message = "the payload is an aggregate of the KPL, which readers would open; \
                        set producer.headers = \"envelope\"";
         return refuse(message);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_carrier_is_refused_on_request() {
+    fn what_needs_an_aggregate_is_refused_on_request() {
         let record = Record::new("payload");
         let headers = record.clone().header("name", "value");
         let refused = admit(&headers, &config(Aggregation::Off, HeaderPolicy::Refuse));
@@ -90,12 +90,12 @@ mod tests {
             message.contains("set producer.headers = \"envelope\""),
             "a group with dead letters says this at its join: {message}"
         );
-        let carrier = Entry::of(&"key".into(), &headers).data;
+        let aggregate = Entry::of(&"key".into(), &headers).data;
         let wide = [
             headers,
             record.clone().timestamp(UNIX_EPOCH),
             Record::tombstone("key"),
-            Record::new(carrier),
+            Record::new(aggregate),
         ];
         let refuse = config(Aggregation::Off, HeaderPolicy::Refuse);
         admit(&record.key("key"), &refuse).unwrap();
@@ -103,7 +103,7 @@ mod tests {
             assert_invalid(admit(&record, &refuse));
             for config in [
                 config(Aggregation::Off, HeaderPolicy::Envelope),
-                // If all records are in carriers anyway, nothing is rejected.
+                // If all records are in aggregates anyway, nothing is rejected.
                 config(Aggregation::Kpl, HeaderPolicy::Refuse),
             ] {
                 admit(&record, &config).unwrap();

@@ -1,16 +1,16 @@
 //! The messages of the format, for reading and for writing.
 //!
-//! prost reads them. They are written directly into the carrier's buffers, because the size must be
+//! prost reads them. They are written directly into the aggregate's buffers, because the size must be
 //! known before each record, and a message tree for each record would cost more than the bytes.
 //!
-//! All texts are read as bytes, so a carrier of another writer is not lost because of a text that is not UTF-8.
+//! All texts are read as bytes, so an aggregate of another writer is not lost because of a text that is not UTF-8.
 //! Required fields are read as optional, so that a missing one is noticed.
 
 use bytes::Bytes;
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Aggregate {
+pub(super) struct AggregatedRecord {
     /// Partition keys, each once.
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub(super) keys: Vec<Bytes>,
@@ -24,10 +24,10 @@ pub(super) struct Aggregate {
 /// A user record.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Item {
-    /// The index of its key in [`Aggregate::keys`].
+    /// The index of its key in [`AggregatedRecord::keys`].
     #[prost(uint64, optional, tag = "1")]
     pub(super) key: Option<u64>,
-    /// The index of its hash key in [`Aggregate::hash_keys`], if it has an explicit one.
+    /// The index of its hash key in [`AggregatedRecord::hash_keys`], if it has an explicit one.
     #[prost(uint64, optional, tag = "2")]
     pub(super) hash_key: Option<u64>,
     #[prost(bytes = "bytes", optional, tag = "3")]

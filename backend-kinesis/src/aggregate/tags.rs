@@ -1,6 +1,6 @@
 //! Headers and an explicit timestamp, as the tags of a user record.
 //!
-//! Each header is one tag, in order. A tag is text to every reader, and some fail on a carrier with a
+//! Each header is one tag, in order. A tag is text to every reader, and some fail on an aggregate with a
 //! tag that is not UTF-8 (Python's, without its compiled part). So a value that is text is written
 //! unchanged, and any other value as U+0000 followed by its base64. A null value is a tag without a value. A text that
 //! begins with U+0000 to U+0008 is written as base64, too, which reserves U+0001 to U+0008 for future formats.
@@ -70,7 +70,7 @@ pub(super) fn put(buffer: &mut Vec<u8>, record: &Record) {
 
 /// The tags of a user record.
 #[derive(Debug)]
-pub(super) struct Read {
+pub(super) struct ParsedTags {
     pub(super) headers: Headers,
     /// The explicit timestamp, if the producer set one.
     pub(super) timestamp: Option<SystemTime>,
@@ -81,7 +81,7 @@ pub(super) struct Read {
 ///
 /// A value with an unknown marker, or with invalid base64 after this format's marker, is another writer's own and stays
 /// unchanged.
-pub(super) fn read(tags: Vec<Tag>) -> Read {
+pub(super) fn read(tags: Vec<Tag>) -> ParsedTags {
     let (mut timestamp, mut is_tombstone) = (None, false);
     let mut headers = Headers::new();
     headers.extend(tags.into_iter().filter_map(|tag| {
@@ -99,7 +99,7 @@ pub(super) fn read(tags: Vec<Tag>) -> Read {
             tag.value.map(read_value),
         ))
     }));
-    Read {
+    ParsedTags {
         headers,
         timestamp,
         is_tombstone,
@@ -237,7 +237,7 @@ mod tests {
             let tags = written(&Record::new("").header("a", "b").timestamp(at));
             assert_eq!(tags[1].key.as_deref(), Some(TIMESTAMP));
             assert_eq!(tags[1].value.as_deref(), Some(text.as_bytes()));
-            let Read {
+            let ParsedTags {
                 headers, timestamp, ..
             } = read(tags);
             assert_eq!(headers.len(), 1);
@@ -252,7 +252,7 @@ mod tests {
             value: Some(Bytes::from_static(value.as_bytes())),
         };
         let tags = ["soon", "", "1", "2"].map(tag);
-        let Read {
+        let ParsedTags {
             headers, timestamp, ..
         } = read(tags.into());
         assert!(headers.is_empty());

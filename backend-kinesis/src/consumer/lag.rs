@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_kinesis::types::{Record, ShardIteratorType};
 use millstream_core::{Lag, Partition, Position};
 
-use crate::aggregate::{Opened, open};
+use crate::aggregate::{Deaggregated, deaggregate};
 use crate::connection::Connection;
 use crate::lease::ResumePoint;
 use crate::stream;
 
-/// At most two carriers are read: the one that contains the position, and the next.
+/// At most two aggregates are read: the one that contains the position, and the next.
 const RECORDS: i32 = 2;
 
 /// The lifetime of an iterator in Kinesis, less a reserve.
@@ -100,9 +100,9 @@ fn is_left(record: &Record, place: &ResumePoint) -> bool {
         return true;
     }
     let data = record.data.as_ref().to_vec().into();
-    match open(&data) {
-        Opened::Carrier(held) => {
-            let records = held.len() as u64;
+    match deaggregate(&data) {
+        Deaggregated::UserRecords(user_records) => {
+            let records = user_records.len() as u64;
             sequence == position.with_sub_sequence(0) && position.sub() + 1 < records
         }
         _ => false,

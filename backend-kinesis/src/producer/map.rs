@@ -1,7 +1,7 @@
 //! The known mapping from hashes to shards.
 //!
 //! The shards change while a producer runs. A map is a guess that is used for rate limits and for filling
-//! carriers; the response says where a record was really stored.
+//! aggregates; the response says where a record was really stored.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ impl Map {
     }
 
     /// Finds the first partition key that is routed to each shard. So there are few of them: each
-    /// carrier lists those of its records.
+    /// aggregate lists those of its records.
     fn find_keyless(&mut self) {
         for number in 0..TRIALS {
             if self.spread.len() == self.open.len() {

@@ -13,7 +13,7 @@
 //!
 //! * **Without aggregation** ([`by_key`]), one record of a key is in flight, in all requests
 //!   together. Other keys continue, whatever happens to this one.
-//! * **With aggregation** ([`by_shard`]), one carrier of a shard is in flight. It is stored or not
+//! * **With aggregation** ([`by_shard`]), one aggregate of a shard is in flight. It is stored or not
 //!   as a whole. This also holds while shards split and merge.
 //!
 //! A record that is not known to be stored is sent again, so records may be stored twice. The first copies of all
@@ -41,7 +41,7 @@ use self::lanes::{MOST_BYTES, Settings};
 use self::map::Map;
 use self::owner::Owner;
 use self::transport::Transport;
-use crate::aggregate::{Address, Carrier, admit, keyless};
+use crate::aggregate::{Address, AggregateBuilder, admit, keyless};
 use crate::config::Aggregation;
 use crate::stream::HashKey;
 
@@ -111,7 +111,7 @@ impl Producer {
             explicit_hash_key: hash,
         };
         let (size, most) = (
-            Carrier::new().size_with(address, record),
+            AggregateBuilder::new().size_with(address, record),
             self.settings.record_bytes,
         );
         if size > most {

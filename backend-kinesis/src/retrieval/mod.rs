@@ -1,9 +1,9 @@
 //! Retrieval: reads the records of one shard in order, from a position on, to shard end.
 //!
-//! A [`Reader`] is one task that sends requests to Kinesis, opens aggregates, and delivers their records. It holds at most
-//! one response that its caller has not taken, and all readers of a member together hold no more than their [`Budget`]:
-//! the next request waits for room. A subscription that is far behind holds back what is pushed within a second, see
-//! [`confirm`]. It guarantees:
+//! A [`Reader`] is one task that sends requests to Kinesis, deaggregates the records of the KPL, and delivers their
+//! records. It holds at most one response that its caller has not taken, and all readers of a member together hold no
+//! more than their [`Budget`]: the next request waits for room. A subscription that is far behind holds back what is
+//! pushed within a second, see [`confirm`]. It guarantees:
 //!
 //! * **No record is skipped silently.** If records may have been removed before they were read, an event
 //!   ([`ReadEvent::DataLoss`]) precedes the later ones. Another event reports that nothing was left at a

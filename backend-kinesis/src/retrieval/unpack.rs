@@ -1,4 +1,4 @@
-//! Converts Kinesis records to user records: opens aggregates, and leaves out records that are in the wrong
+//! Converts Kinesis records to user records: splits aggregates, and leaves out records that are in the wrong
 //! shard.
 //!
 //! The KPL fills an aggregate with records that it takes to be of one shard, and places it by the hash key of the first
@@ -30,7 +30,7 @@ use millstream_core::{Headers, Partition, Position};
 use super::Settings;
 use super::answer::Raw;
 use super::distribution::Distribution;
-use crate::aggregate::{self, Opened, PARTITION_KEY, UserRecord};
+use crate::aggregate::{self, Deaggregated, PARTITION_KEY, UserRecord};
 use crate::config::ForeignAggregates;
 use crate::stream::{HashKey, HashRange};
 
@@ -61,16 +61,16 @@ impl Unpacker {
     pub(super) fn unpack(&mut self, raw: Raw, after: Option<Position>, to: &mut Vec<StoredRecord>) {
         let arrival = raw.arrival.unwrap_or_else(SystemTime::now);
         let is_new = after.is_none_or(|after| raw.position > after);
-        match aggregate::open(&raw.data) {
-            Opened::Carrier(records) => {
+        match aggregate::deaggregate(&raw.data) {
+            Deaggregated::UserRecords(records) => {
                 let range = self.range_to_keep(&raw.key, &records);
                 self.take(records, range, raw.position, arrival, after, to);
             }
-            Opened::Bare | Opened::Corrupt(_) if !is_new => {}
-            Opened::Bare => to.push(bare(raw, arrival)),
+            Deaggregated::Bare | Deaggregated::Corrupt(_) if !is_new => {}
+            Deaggregated::Bare => to.push(bare(raw, arrival)),
             // As the KCL does. Its checksum is valid, so it was not damaged in transit: its writer
             // created it like this, and may know what it means.
-            Opened::Corrupt(reason) => {
+            Deaggregated::Corrupt(reason) => {
                 self.tell_corrupt(raw.position, &reason);
                 to.push(bare(raw, arrival));
             }

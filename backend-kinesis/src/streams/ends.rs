@@ -11,7 +11,7 @@ use aws_sdk_kinesis::types::{Record, ShardIteratorType};
 use bytes::Bytes;
 use millstream_core::{Error, ErrorKind, Partition, Position, Result};
 
-use crate::aggregate::{self, Opened};
+use crate::aggregate::{self, Deaggregated};
 use crate::connection::Connection;
 use crate::stream;
 
@@ -103,11 +103,14 @@ impl Look<'_> {
             };
             let answer = self.records(&from, None).await?;
             if let Some(record) = answer.records.last() {
-                let carried = match aggregate::open(&Bytes::copy_from_slice(record.data.as_ref())) {
-                    Opened::Carrier(records) => records.last().map_or(0, |last| last.sub),
-                    _ => 0,
-                };
-                last = Some(self.position(record)?.with_sub_sequence(carried));
+                let last_index =
+                    match aggregate::deaggregate(&Bytes::copy_from_slice(record.data.as_ref())) {
+                        Deaggregated::UserRecords(records) => {
+                            records.last().map_or(0, |last| last.sub)
+                        }
+                        _ => 0,
+                    };
+                last = Some(self.position(record)?.with_sub_sequence(last_index));
             }
             if answer.is_at_tip {
                 return Ok(last);

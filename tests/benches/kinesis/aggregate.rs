@@ -24,9 +24,9 @@ struct Item {
 
 /// Returns key and payload of each user record in the data of a Kinesis record, which may be one itself.
 pub(crate) fn open(key: String, data: Vec<u8>) -> Vec<(String, Vec<u8>)> {
-    let carried = data.strip_prefix(&MAGIC);
-    let carried = carried.and_then(|rest| rest.split_last_chunk::<DIGEST>());
-    match carried.map(|(message, _)| Aggregate::decode(message)) {
+    let framed = data.strip_prefix(&MAGIC);
+    let framed = framed.and_then(|rest| rest.split_last_chunk::<DIGEST>());
+    match framed.map(|(message, _)| Aggregate::decode(message)) {
         Some(Ok(Aggregate { keys, records })) => {
             let key = |item: &Item| keys.get(item.key as usize).cloned().unwrap_or_default();
             let opened = records.into_iter().map(|item| (key(&item), item.data));

@@ -86,12 +86,12 @@ pub(crate) async fn javas(fixture: Fixture) {
         )
     });
     assert_eq!(BTreeSet::from_iter(reported), expected);
-    let carriers = BTreeSet::from_iter(sent.iter().map(|sent| &sent.seq));
+    let aggregates = BTreeSet::from_iter(sent.iter().map(|sent| &sent.seq));
     fixture.print(&format!(
         "{COUNT} records of the KPL in {} of Kinesis",
-        carriers.len()
+        aggregates.len()
     ));
-    assert!(carriers.len() < COUNT / 2, "they were not aggregated");
+    assert!(aggregates.len() < COUNT / 2, "they were not aggregated");
 }
 
 /// The header with the explicit hash key of a record.

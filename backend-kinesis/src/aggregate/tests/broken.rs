@@ -12,51 +12,66 @@ fn sample() -> Bytes {
         ("two", Record::new("2")),
         ("one", Record::new("3").header("id", &[0xFF][..])),
     ];
-    carrier(&records).finish().unwrap().data
+    aggregate(&records).finish().unwrap().data
 }
 
 #[test]
 fn whatever_has_no_checksum_is_a_bare_record() {
     let whole = sample();
     for end in 0..whole.len() {
-        assert_eq!(open(&whole.slice(..end)), Opened::Bare, "{end} bytes");
+        assert_eq!(
+            deaggregate(&whole.slice(..end)),
+            Deaggregated::Bare,
+            "{end} bytes"
+        );
     }
     for begin in 1..whole.len() {
-        assert_eq!(open(&whole.slice(begin..)), Opened::Bare, "from {begin}");
+        assert_eq!(
+            deaggregate(&whole.slice(begin..)),
+            Deaggregated::Bare,
+            "from {begin}"
+        );
     }
     for bit in 0..whole.len() * 8 {
         let mut flipped = whole.to_vec();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(open(&flipped.into()), Opened::Bare, "bit {bit}");
+        assert_eq!(
+            deaggregate(&flipped.into()),
+            Deaggregated::Bare,
+            "bit {bit}"
+        );
     }
     let longer = [&whole[..], b"!"].concat();
-    assert_eq!(open(&longer.into()), Opened::Bare);
+    assert_eq!(deaggregate(&longer.into()), Deaggregated::Bare);
 }
 
 #[test]
 fn a_frame_around_nothing_is_a_bare_record() {
-    assert_eq!(open(&frame::seal([&[]]).into()), Opened::Bare);
+    assert_eq!(deaggregate(&frame::wrap([&[]]).into()), Deaggregated::Bare);
 }
 
 #[test]
-fn a_carrier_may_be_empty() {
-    let aggregate = Aggregate {
+fn an_aggregate_may_be_empty() {
+    let aggregate = AggregatedRecord {
         keys: vec![Bytes::from_static(b"k")],
-        ..Aggregate::default()
+        ..AggregatedRecord::default()
     };
-    assert_eq!(open(&foreign(&aggregate)), Opened::Carrier(Vec::new()));
+    assert_eq!(
+        deaggregate(&foreign(&aggregate)),
+        Deaggregated::UserRecords(Vec::new())
+    );
 }
 
 #[test]
-fn a_carrier_that_refers_to_nothing_is_corrupt() {
-    let mut good = Aggregate {
+fn an_aggregate_that_refers_to_nothing_is_corrupt() {
+    let mut good = AggregatedRecord {
         keys: vec![Bytes::from_static(b"k")],
         hash_keys: vec![Bytes::from_static(b"42"), Bytes::from_static(b"unused")],
         records: vec![item(0, b"1"), item(0, b"2"), item(0, b"3")],
     };
     good.records[1].hash_key = Some(0);
     assert_eq!(opened(&foreign(&good)).len(), 3);
-    let broken: [fn(&mut Aggregate); 10] = [
+    let broken: [fn(&mut AggregatedRecord); 10] = [
         |aggregate| aggregate.records[1].hash_key = Some(1),
         |aggregate| aggregate.records[1].key = Some(1),
         |aggregate| aggregate.records[1].key = Some(u64::MAX),
@@ -74,16 +89,16 @@ fn a_carrier_that_refers_to_nothing_is_corrupt() {
     for (case, break_it) in broken.into_iter().enumerate() {
         let mut aggregate = good.clone();
         break_it(&mut aggregate);
-        let read = open(&foreign(&aggregate));
-        assert!(matches!(read, Opened::Corrupt(_)), "{case}: {read:?}");
+        let read = deaggregate(&foreign(&aggregate));
+        assert!(matches!(read, Deaggregated::Corrupt(_)), "{case}: {read:?}");
     }
 }
 
 #[test]
 fn a_checksum_around_anything_else_is_corrupt() {
     for message in [&b"no message"[..], b"\x0A", b"\x1A\x05\x08\x00"] {
-        let read = open(&frame::seal([message]).into());
-        assert!(matches!(read, Opened::Corrupt(_)), "{read:?}");
+        let read = deaggregate(&frame::wrap([message]).into());
+        assert!(matches!(read, Deaggregated::Corrupt(_)), "{read:?}");
     }
 }
 
@@ -95,10 +110,10 @@ fn texts_that_are_no_texts_lose_nothing() {
         value: value.map(Bytes::from_static),
     };
     tagged.tags = vec![tag(b"a\xFF", Some(b"\xED\xA0\x80")), tag(b"none", None)];
-    let aggregate = Aggregate {
+    let aggregate = AggregatedRecord {
         keys: vec![Bytes::from_static(b"\xC3\x28")],
         records: vec![tagged],
-        ..Aggregate::default()
+        ..AggregatedRecord::default()
     };
     let read = opened(&foreign(&aggregate)).remove(0);
     assert_eq!(read.key.as_deref(), Some(&b"\xC3\x28"[..]));
@@ -126,11 +141,11 @@ proptest! {
             *index.get_mut(&mut message) = byte;
         }
         message.truncate(end.index(message.len()) + 1);
-        let data = Bytes::from(frame::seal([&message]));
-        match open(&data) {
-            Opened::Bare => prop_assert!(false, "the checksum is right"),
-            Opened::Corrupt(why) => prop_assert!(!why.is_empty()),
-            Opened::Carrier(records) => {
+        let data = Bytes::from(frame::wrap([&message]));
+        match deaggregate(&data) {
+            Deaggregated::Bare => prop_assert!(false, "the checksum is right"),
+            Deaggregated::Corrupt(why) => prop_assert!(!why.is_empty()),
+            Deaggregated::UserRecords(records) => {
                 let subs: Vec<_> = records.iter().map(|record| record.sub).collect();
                 let all: Vec<_> = (0..records.len() as u64).collect();
                 prop_assert_eq!(subs, all);
@@ -140,10 +155,10 @@ proptest! {
 
     #[test]
     fn nothing_panics_over_anything(data in prop::collection::vec(any::<u8>(), 0..200)) {
-        prop_assert_eq!(open(&data.clone().into()), Opened::Bare);
+        prop_assert_eq!(deaggregate(&data.clone().into()), Deaggregated::Bare);
         // The message may be valid by chance; all that is known is that it is not bare.
         if !data.is_empty() {
-            prop_assert_ne!(open(&frame::seal([&data]).into()), Opened::Bare);
+            prop_assert_ne!(deaggregate(&frame::wrap([&data]).into()), Deaggregated::Bare);
         }
     }
 }

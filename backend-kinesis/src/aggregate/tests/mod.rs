@@ -8,22 +8,22 @@ mod round_trip;
 use bytes::Bytes;
 use millstream_core::Record;
 
-use super::message::{Aggregate, Item};
+use super::message::{AggregatedRecord, Item};
 use super::*;
 
-/// Returns a carrier of `records`.
-fn carrier(records: &[(&'static str, Record)]) -> Carrier {
-    let mut carrier = Carrier::new();
+/// Returns an aggregate of `records`.
+fn aggregate(records: &[(&'static str, Record)]) -> AggregateBuilder {
+    let mut aggregate = AggregateBuilder::new();
     for (key, record) in records {
-        carrier.push(&Bytes::from_static(key.as_bytes()), record);
+        aggregate.push(&Bytes::from_static(key.as_bytes()), record);
     }
-    carrier
+    aggregate
 }
 
-/// Returns a carrier as another writer may make it.
-fn foreign(aggregate: &Aggregate) -> Bytes {
+/// Returns an aggregate as another writer may make it.
+fn foreign(aggregate: &AggregatedRecord) -> Bytes {
     let message = prost::Message::encode_to_vec(aggregate);
-    frame::seal([&message]).into()
+    frame::wrap([&message]).into()
 }
 
 fn item(key: u64, data: &'static [u8]) -> Item {
@@ -36,8 +36,8 @@ fn item(key: u64, data: &'static [u8]) -> Item {
 
 #[track_caller]
 fn opened(data: &Bytes) -> Vec<UserRecord> {
-    match open(data) {
-        Opened::Carrier(records) => records,
+    match deaggregate(data) {
+        Deaggregated::UserRecords(records) => records,
         other => panic!("{other:?}"),
     }
 }

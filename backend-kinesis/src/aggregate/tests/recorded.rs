@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::*;
 use crate::stream::{HashKey, HashRange};
 
-/// A carrier of the KPL 1.0.7, with the records that the KCL 2.7.2 and 3.5.1 delivered to their applications, and
+/// An aggregate of the KPL 1.0.7, with the records that the KCL 2.7.2 and 3.5.1 delivered to their applications, and
 /// their explicit hash keys, if its records have some.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -50,18 +50,19 @@ fn recorded() -> Vec<Recorded> {
 
 #[test]
 fn reads_what_the_kpl_wrote() {
-    for carrier in recorded() {
-        let records = opened(&carrier.data());
-        assert_eq!(records.len(), carrier.user_records.len());
-        for ((record, (key, payload)), sub) in records.iter().zip(&carrier.user_records).zip(0..) {
+    for aggregate in recorded() {
+        let records = opened(&aggregate.data());
+        assert_eq!(records.len(), aggregate.user_records.len());
+        for ((record, (key, payload)), sub) in records.iter().zip(&aggregate.user_records).zip(0..)
+        {
             assert_eq!(record.sub, sub);
             assert_eq!(record.key.as_deref(), Some(key.as_bytes()));
             assert_eq!(record.payload.as_deref(), Some(payload.as_bytes()));
             assert!(record.headers.is_empty());
             assert_eq!(record.timestamp, None);
-            let hash = carrier.explicit_hash_key(sub as usize);
+            let hash = aggregate.explicit_hash_key(sub as usize);
             assert_eq!(record.hash, hash.unwrap_or_else(|| HashKey::of(key)));
-            assert!(carrier.range().contains(record.hash));
+            assert!(aggregate.range().contains(record.hash));
         }
     }
 }
@@ -69,15 +70,15 @@ fn reads_what_the_kpl_wrote() {
 #[test]
 fn writes_as_the_kpl_does() {
     for recorded in recorded() {
-        let mut carrier = Carrier::new();
+        let mut aggregate = AggregateBuilder::new();
         for (sub, (key, payload)) in recorded.user_records.iter().enumerate() {
             let address = Address {
                 partition_key: &key.clone().into(),
                 explicit_hash_key: recorded.explicit_hash_key(sub),
             };
-            carrier.push(address, &Record::new(payload.clone()));
+            aggregate.push(address, &Record::new(payload.clone()));
         }
-        let entry = carrier.finish().unwrap();
+        let entry = aggregate.finish().unwrap();
         assert_eq!(entry.data, recorded.data());
         assert_eq!(entry.partition_key, recorded.partition_key);
         assert!(recorded.range().contains(entry.explicit_hash_key.unwrap()));

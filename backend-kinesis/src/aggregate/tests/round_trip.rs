@@ -10,8 +10,8 @@ use super::*;
 use crate::stream::HashKey;
 
 fn read_back(entry: &Entry) -> Vec<UserRecord> {
-    match open(&entry.data) {
-        Opened::Bare => vec![UserRecord {
+    match deaggregate(&entry.data) {
+        Deaggregated::Bare => vec![UserRecord {
             sub: 0,
             hash: entry
                 .explicit_hash_key
@@ -21,8 +21,8 @@ fn read_back(entry: &Entry) -> Vec<UserRecord> {
             headers: Default::default(),
             timestamp: None,
         }],
-        Opened::Carrier(records) => records,
-        Opened::Corrupt(why) => panic!("{why}"),
+        Deaggregated::UserRecords(records) => records,
+        Deaggregated::Corrupt(why) => panic!("{why}"),
     }
 }
 
@@ -40,13 +40,13 @@ fn expected(sent: &[Sent]) -> Vec<UserRecord> {
 
 /// Returns an entry of all records, and checks the size that was predicted.
 fn filled(records: &[Sent]) -> Entry {
-    let mut carrier = Carrier::new();
+    let mut aggregate = AggregateBuilder::new();
     let mut size = 0;
     for sent in records {
-        size = carrier.size_with(sent.address(), &sent.record);
-        carrier.push(sent.address(), &sent.record);
+        size = aggregate.size_with(sent.address(), &sent.record);
+        aggregate.push(sent.address(), &sent.record);
     }
-    let entry = carrier.finish().unwrap();
+    let entry = aggregate.finish().unwrap();
     assert_eq!(entry.size(), size, "{} records", records.len());
     entry
 }
@@ -68,7 +68,7 @@ proptest! {
     }
 
     #[test]
-    fn a_carrier_goes_where_its_first_record_does(records in any::records()) {
+    fn an_aggregate_goes_where_its_first_record_does(records in any::records()) {
         let hash = filled(&records).explicit_hash_key;
         let first = &records[0];
         let of_key = || (records.len() > 1).then(|| HashKey::of(&first.key));
@@ -79,17 +79,17 @@ proptest! {
     fn is_written_as_prost_writes(records in any::records()) {
         let entry = filled(&records);
         if let Some(message) = frame::message(&entry.data) {
-            let aggregate = Aggregate::decode(message).unwrap();
+            let aggregate = AggregatedRecord::decode(message).unwrap();
             prop_assert_eq!(aggregate.encode_to_vec(), message);
         }
     }
 }
 
 #[test]
-fn one_record_has_a_carrier_only_where_it_needs_one() {
+fn one_record_has_an_aggregate_only_where_it_needs_one() {
     let key = Bytes::from_static(b"key");
     let bare = Record::new("payload");
-    let inner = carrier(&[("k", bare.clone()), ("k", bare.clone())]);
+    let inner = aggregate(&[("k", bare.clone()), ("k", bare.clone())]);
     let inner = inner.finish().unwrap().data;
     let at = UNIX_EPOCH + Duration::from_millis(1);
     for (record, wrapped) in [
@@ -101,16 +101,16 @@ fn one_record_has_a_carrier_only_where_it_needs_one() {
         (Record::tombstone("key"), true),
         (Record::new(inner.clone()), true),
         (Record::new(inner.slice(..inner.len() - 1)), false),
-        // The KCL treats this as a bare record, others as a carrier of no records.
-        (Record::new(frame::seal([&[]])), true),
+        // The KCL treats this as a bare record, others as an aggregate of no records.
+        (Record::new(frame::wrap([&[]])), true),
         (Record::new([&frame::MAGIC[..], &[0; 16]].concat()), false),
     ] {
-        let mut carrier = Carrier::new();
-        carrier.push(&key, &record);
-        let entry = carrier.finish().unwrap();
+        let mut aggregate = AggregateBuilder::new();
+        aggregate.push(&key, &record);
+        let entry = aggregate.finish().unwrap();
         assert_eq!(entry, Entry::of(&key, &record));
         assert_eq!(
-            frame::is_carrier(&entry.data) || wrapped,
+            frame::is_aggregate(&entry.data) || wrapped,
             wrapped,
             "{record:?}"
         );
@@ -144,15 +144,15 @@ fn many_keys_have_longer_numbers() {
 
 #[test]
 fn nothing_makes_no_entry() {
-    let carrier = Carrier::new();
-    assert!(carrier.is_empty());
-    assert_eq!(carrier.finish(), None);
+    let aggregate = AggregateBuilder::new();
+    assert!(aggregate.is_empty());
+    assert_eq!(aggregate.finish(), None);
 }
 
 #[test]
-fn payloads_and_keys_share_the_memory_of_the_carrier() {
+fn payloads_and_keys_share_the_memory_of_the_aggregate() {
     let records = [("one", Record::new("1")), ("two", Record::new("2"))];
-    let data = carrier(&records).finish().unwrap().data;
+    let data = aggregate(&records).finish().unwrap().data;
     let memory = data.as_ptr_range();
     for record in opened(&data) {
         assert!(memory.contains(&record.payload.unwrap().as_ptr()));
@@ -162,10 +162,10 @@ fn payloads_and_keys_share_the_memory_of_the_carrier() {
 
 #[test]
 fn records_without_a_key_stay_without() {
-    let mut carrier = Carrier::new();
-    carrier.push(&keyless(7), &Record::new("1"));
-    carrier.push(&Bytes::from_static(b"k"), &Record::new("2"));
-    let records = opened(&carrier.finish().unwrap().data);
+    let mut aggregate = AggregateBuilder::new();
+    aggregate.push(&keyless(7), &Record::new("1"));
+    aggregate.push(&Bytes::from_static(b"k"), &Record::new("2"));
+    let records = opened(&aggregate.finish().unwrap().data);
     let keys: Vec<_> = records.into_iter().map(|record| record.key).collect();
     assert_eq!(keys, [None, Some(Bytes::from_static(b"k"))]);
 }

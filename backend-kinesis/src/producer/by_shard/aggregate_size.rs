@@ -1,12 +1,12 @@
-//! The size of a shard's carriers.
+//! The size of a shard's aggregates.
 //!
-//! A shard gets one carrier in the latency of a request, since the next one is sent after the response. So if records
-//! are waiting, a carrier takes as many bytes as the shard accepts in that time. Otherwise a distant region would
+//! A shard gets one aggregate in the latency of a request, since the next one is sent after the response. So if records
+//! are waiting, an aggregate takes as many bytes as the shard accepts in that time. Otherwise a distant region would
 //! limit the rate of a shard.
 //!
-//! A shard may reject a carrier that it would accept in parts, for example because other producers leave little room.
+//! A shard may reject an aggregate that it would accept in parts, for example because other producers leave little room.
 //! So the maximum is halved when records are throttled that had already waited after a failure, and each stored
-//! carrier raises it again.
+//! aggregate raises it again.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::producer::latency::Latency;
 /// not larger by default.
 const MOST_BYTES: usize = 1 << 20;
 
-/// The part by which each stored carrier raises a reduced maximum.
+/// The part by which each stored aggregate raises a reduced maximum.
 const GROWTH: usize = 16;
 
 #[derive(Debug, Clone)]
 pub(super) struct AggregateSize {
-    /// A carrier of this size does not wait for more records.
+    /// An aggregate of this size does not wait for more records.
     least: usize,
     most: usize,
     /// The maximum that throttling has left.
@@ -42,24 +42,24 @@ impl AggregateSize {
         }
     }
 
-    /// Returns the size in bytes from which a carrier does not wait for more records.
+    /// Returns the size in bytes from which an aggregate does not wait for more records.
     pub(super) fn least(&self) -> usize {
         self.least
     }
 
-    /// Returns the maximum size in bytes of the next carrier for a shard of this rate.
+    /// Returns the maximum size in bytes of the next aggregate for a shard of this rate.
     pub(super) fn get(&self, bytes_per_second: f64) -> usize {
         let bytes = bytes_per_second * self.latency.get().as_secs_f64();
         (bytes as usize).clamp(self.least, self.reduced)
     }
 
-    /// Handles a carrier that was stored, with the time that this took.
+    /// Handles an aggregate that was stored, with the time that this took.
     pub(super) fn stored(&mut self, took: Duration) {
         self.latency.measured(took);
         self.reduced = (self.reduced + self.reduced / GROWTH).min(self.most);
     }
 
-    /// Handles a carrier of this size that was throttled although its records had waited.
+    /// Handles an aggregate of this size that was throttled although its records had waited.
     pub(super) fn throttled_again(&mut self, bytes: usize) {
         self.reduced = self.reduced.min(bytes / 2).max(self.least);
     }

@@ -18,18 +18,18 @@ pub(super) struct Lane {
     pub(super) explicit: usize,
     /// The end of the linger time of the oldest record.
     pub(super) due: Instant,
-    /// The number of carriers in flight whose records could have keys of this lane.
+    /// The number of aggregates in flight whose records could have keys of this lane.
     pub(super) busy: usize,
-    /// Until when the failure of a carrier blocks the lane.
+    /// Until when the failure of an aggregate blocks the lane.
     pub(super) waits_until: Instant,
-    /// The maximum number of records of the next carrier, while the search for a rejected record runs.
+    /// The maximum number of records of the next aggregate, while the search for a rejected record runs.
     pub(super) most: usize,
 }
 
-/// The records of a carrier.
+/// The records of an aggregate.
 pub(in crate::producer) struct Carried {
     pub(super) tickets: Vec<Ticket>,
-    /// The size of the carrier.
+    /// The size of the aggregate.
     pub(super) bytes: usize,
     pub(super) sent: Instant,
     /// The cover of the lane that it was filled from.
@@ -84,7 +84,7 @@ impl Lane {
         }
     }
 
-    /// Returns the maximum size of the next carrier, if requests may have `most_bytes`.
+    /// Returns the maximum size of the next aggregate, if requests may have `most_bytes`.
     pub(super) fn target(&self, most_bytes: usize, now: Instant) -> usize {
         let bytes_per_second = self.pace.bytes_per_second(now);
         self.size.get(bytes_per_second).min(most_bytes)
@@ -94,12 +94,12 @@ impl Lane {
         self.busy == 0 && !self.queue.is_empty()
     }
 
-    /// Returns the bytes of its waiting records that fit the next carrier.
+    /// Returns the bytes of its waiting records that fit the next aggregate.
     pub(super) fn wants(&self, most_bytes: usize, now: Instant) -> usize {
         self.bytes.min(self.target(most_bytes, now))
     }
 
-    /// Returns when it may send, if it is free: as soon as it has enough for a carrier, or its linger time is
+    /// Returns when it may send, if it is free: as soon as it has enough for an aggregate, or its linger time is
     /// over.
     pub(super) fn goes(&self) -> Instant {
         let least = self.waits_until.max(self.pace.opens());

@@ -1,26 +1,26 @@
-//! Each entry has many records: of each shard, one carrier is in flight at a time.
+//! Each entry has many records: of each shard, one aggregate is in flight at a time.
 //!
-//! Each shard has one queue of waiting records, and a carrier takes from its front. The records of a carrier that was
-//! not stored, or not where all its records belong, return to the front before the next carrier is
+//! Each shard has one queue of waiting records, and an aggregate takes from its front. The records of an aggregate that was
+//! not stored, or not where all its records belong, return to the front before the next aggregate is
 //! filled. While records wait, its [size](AggregateSize) grows with the latency of the requests.
 //!
 //! # When the shards change
 //!
-//! The map may be outdated: a carrier is filled for a shard that was split or merged meanwhile, and its
+//! The map may be outdated: an aggregate is filled for a shard that was split or merged meanwhile, and its
 //! explicit hash key, which is that of its first record, routes it to the shard that now has that hash
 //! key. If that is a merged shard, all records are in the right shard. If it is half of a split one, then
 //! records whose hash belongs to the other half are in a shard where readers may not look for them: a
-//! millstream reader skips just these, and the KCL skips **the whole carrier**. So no record of such
-//! a carrier gets a result, and all of them are sent again; a millstream reader sees some of them twice.
+//! millstream reader skips just these, and the KCL skips **the whole aggregate**. So no record of such
+//! an aggregate gets a result, and all of them are sent again; a millstream reader sees some of them twice.
 //!
-//! The order of a key holds for both readers. No record of a key is sent while a carrier is in flight that could have
-//! records of it: a lane is *busy* as long as there is such a carrier whose cover overlaps its own, also when a new map
-//! recreates the lanes. A carrier that comes back is sent before all waiting records, so its records precede later ones
-//! of their keys: the KCL sees them there first. A millstream reader has seen, in the misrouted carrier, the same
+//! The order of a key holds for both readers. No record of a key is sent while an aggregate is in flight that could have
+//! records of it: a lane is *busy* as long as there is such an aggregate whose cover overlaps its own, also when a new map
+//! recreates the lanes. An aggregate that comes back is sent before all waiting records, so its records precede later ones
+//! of their keys: the KCL sees them there first. A millstream reader has seen, in the misrouted aggregate, the same
 //! records in the same order, and none of a key whose earlier ones it could not see, because all records of a key have
 //! one hash. A key whose records have several explicit hash keys has an order for each of them.
 //!
-//! Whether a carrier is where it belongs is unknown for a shard that the map does not contain. The carrier
+//! Whether an aggregate is where it belongs is unknown for a shard that the map does not contain. The aggregate
 //! waits for the next map, and keeps its lanes busy. A shard that is also missing there counts as wrong, which costs
 //! duplicates at most.
 
@@ -37,7 +37,7 @@ use super::calls::{Calls, Ticket};
 use super::lanes::{Allowed, Batch, Filling, Lanes, Settings, delay};
 use super::map::Map;
 use super::transport::Landed;
-use crate::aggregate::{Address, Carrier};
+use crate::aggregate::{Address, AggregateBuilder};
 use crate::stream::HashRange;
 
 /// Requests of up to this size are not divided: more requests would cost more than they gain.
@@ -50,9 +50,9 @@ pub(super) struct ByShard {
     map: Map,
     /// One lane for each shard of the map.
     lanes: Vec<Lane>,
-    /// The covers of all carriers that keep lanes busy.
+    /// The covers of all aggregates that keep lanes busy.
     covers: Vec<HashRange>,
-    /// Carriers that were stored in shards that the map does not contain.
+    /// Aggregates that were stored in shards that the map does not contain.
     unmapped: Vec<(Carried, Landed)>,
     /// The lane that is served first.
     turn: usize,
@@ -99,10 +99,10 @@ impl ByShard {
             return;
         }
         let mut largest = lane.target(most_bytes, now).min(room);
-        // Some readers (Python, Node) give the first explicit hash key of a carrier to its records without one. So
-        // either all records of a carrier have one, or none.
+        // Some readers (Python, Node) give the first explicit hash key of an aggregate to its records without one. So
+        // either all records of an aggregate have one, or none.
         let are_explicit = lane.explicit > 0;
-        let mut carrier = Carrier::new();
+        let mut aggregate = AggregateBuilder::new();
         let mut tickets = Vec::new();
         while let Some(&ticket) = lane.queue.front() {
             if let Some(record) = calls.wanted(&ticket) {
@@ -111,23 +111,23 @@ impl ByShard {
                     partition_key: record.key.as_ref().unwrap_or_else(keyless),
                     explicit_hash_key: are_explicit.then_some(ticket.hash),
                 };
-                let mut size = carrier.size_with(address, record);
+                let mut size = aggregate.size_with(address, record);
                 let mut most = largest;
-                if carrier.is_empty() && size > largest {
+                if aggregate.is_empty() && size > largest {
                     // It is sent alone, by its own address: so it was checked against the limit of the stream.
                     address.explicit_hash_key = ticket.explicit_hash_key();
-                    size = carrier.size_with(address, record);
+                    size = aggregate.size_with(address, record);
                     (most, largest) = (room, 0);
                 }
                 if size > most || tickets.len() >= lane.most {
                     break;
                 }
-                carrier.push(address, record);
+                aggregate.push(address, record);
                 tickets.push(ticket);
             }
             lane.pop();
         }
-        let Some(entry) = carrier.finish() else {
+        let Some(entry) = aggregate.finish() else {
             return;
         };
         let bytes = entry.size();
@@ -144,7 +144,7 @@ impl ByShard {
         filling.add(carried, entry);
     }
 
-    /// Ends the busy state that the carrier causes. Returns its lanes.
+    /// Ends the busy state that the aggregate causes. Returns its lanes.
     fn release(&mut self, cover: HashRange) -> &mut [Lane] {
         let index = self.covers.iter().position(|known| *known == cover);
         self.covers.swap_remove(index.expect("it was on its way"));
@@ -179,7 +179,7 @@ impl ByShard {
         }
     }
 
-    /// Handles a carrier that was stored in a shard of this range.
+    /// Handles an aggregate that was stored in a shard of this range.
     fn place(
         &mut self,
         mut carried: Carried,
@@ -193,7 +193,7 @@ impl ByShard {
         }
         let tickets = &carried.tickets;
         let (partition, expected) = self.map.partition(tickets[0].hash, &landed.shard);
-        // The hash of a single record has routed the carrier.
+        // The hash of a single record has routed the aggregate.
         let is_in_place = tickets.len() == 1
             || range.is_some_and(|range| tickets.iter().all(|t| range.contains(t.hash)));
         if !is_in_place {

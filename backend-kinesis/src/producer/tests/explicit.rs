@@ -8,7 +8,7 @@ use millstream_core::{ErrorKind, Record};
 use super::fake::Fake;
 use super::reader::{Reader, assert_placed, read};
 use super::{BOTH, HASH_KEY, config, kinds, record, start};
-use crate::aggregate::{Carrier, Entry};
+use crate::aggregate::{AggregateBuilder, Entry};
 use crate::config::{Aggregation, HeaderPolicy};
 use crate::stream::{HashKey, HashRange};
 
@@ -50,7 +50,7 @@ async fn keys_of_one_hash_share_requests() {
     assert_eq!(fake.world().requests, [20]);
 }
 
-/// The message of a carrier, as far as it concerns hash keys.
+/// The message of an aggregate, as far as it concerns hash keys.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Message {
     #[prost(message, repeated, tag = "3")]
@@ -63,7 +63,7 @@ struct UserRecord {
     hash_key: Option<u64>,
 }
 
-/// Returns whether each record of a carrier has an explicit hash key.
+/// Returns whether each record of an aggregate has an explicit hash key.
 fn hash_keys(entry: &Entry) -> Vec<bool> {
     let message = &entry.data[4..entry.data.len() - 16];
     let message = <Message as prost::Message>::decode(message).unwrap();
@@ -72,7 +72,7 @@ fn hash_keys(entry: &Entry) -> Vec<bool> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_records_of_a_carrier_have_one_or_none_has() {
+async fn all_records_of_an_aggregate_have_one_or_none_has() {
     let fake = Fake::new(1, 1);
     let producer = start(&fake, config(Aggregation::Kpl));
     let plain = |n| record(&format!("k{n}"), n);
@@ -97,10 +97,10 @@ async fn a_record_of_the_largest_size_gets_none_from_its_neighbours() {
     let fake = Fake::new(1, 1);
     fake.world().late = Duration::from_secs(2);
     let producer = start(&fake, config(Aggregation::Kpl));
-    // The latency is known, so the next carrier may be as large as a record.
+    // The latency is known, so the next aggregate may be as large as a record.
     assert_eq!(kinds(&producer.send(vec![record("k", 1)]).await), [None]);
     let of = |bytes| Record::new(vec![b'1'; bytes]).key("k").header("a", "b");
-    let size = |record: &Record| Carrier::new().size_with(&"k".into(), record);
+    let size = |record: &Record| AggregateBuilder::new().size_with(&"k".into(), record);
     let large = of(2 * LARGEST - size(&of(LARGEST)));
     assert_eq!(size(&large), LARGEST);
     let small = record("l", 2).header(HASH_KEY, "1");

@@ -235,7 +235,7 @@ async fn the_task_ends_with_its_producer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_carrier_that_strays_is_sent_again_to_where_its_records_belong() {
+async fn an_aggregate_that_strays_is_sent_again_to_where_its_records_belong() {
     let fake = Fake::new(1, 1);
     let producer = start(&fake, config(Aggregation::Kpl));
     let records = || {
@@ -266,7 +266,7 @@ async fn a_carrier_that_strays_is_sent_again_to_where_its_records_belong() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_carrier_in_a_merged_shard_is_sent_once() {
+async fn an_aggregate_in_a_merged_shard_is_sent_once() {
     let fake = Fake::new(1, 2);
     let producer = start(&fake, config(Aggregation::Kpl));
     fake.world().merge();

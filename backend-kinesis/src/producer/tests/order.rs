@@ -32,7 +32,7 @@ async fn run(aggregation: Aggregation, plan: Plan) {
     config.linger = Duration::from_millis(random.u64(0..10));
     config.requests = random.usize(1..8);
     config.aggregate_bytes = random.usize(1_024..4_096);
-    // Carriers with waiting records grow with the rate: at a low one, they stay as small as the settings say.
+    // Aggregates with waiting records grow with the rate: at a low one, they stay as small as the settings say.
     config.rate = [0.2, 1.0][random.usize(0..2)].try_into().unwrap();
     let most = config.requests;
     let producer = start(&fake, config);
@@ -43,7 +43,7 @@ async fn run(aggregation: Aggregation, plan: Plan) {
         let first = number + 1;
         let records = (0..random.usize(1..40)).map(|_| {
             number += 1;
-            // Wide enough that carriers are sometimes full.
+            // Wide enough that aggregates are sometimes full.
             let record = Record::new(format!("{number:>w$}", w = random.usize(1..200)));
             let record = match random.u32(0..10) {
                 0 => record.header("name", "value"),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use millstream_core::{Position, RecordMetadata};
 
 use super::fake::World;
-use crate::aggregate::{Opened, open};
+use crate::aggregate::{Deaggregated, deaggregate};
 use crate::stream::HashKey;
 
 /// A record's key, its unique number, and its position.
@@ -20,9 +20,9 @@ pub(super) struct Seen {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reader {
-    /// Skips the records of a carrier that do not belong to its shard.
+    /// Skips the records of an aggregate that do not belong to its shard.
     Ours,
-    /// Skips carriers with such records.
+    /// Skips aggregates with such records.
     Kcl,
 }
 
@@ -42,8 +42,8 @@ pub(super) fn read(world: &World, reader: Reader) -> Vec<Seen> {
                 shard: shard.id.to_string(),
                 position: position.with_sub_sequence(sub),
             };
-            match open(&entry.data) {
-                Opened::Carrier(records) => {
+            match deaggregate(&entry.data) {
+                Deaggregated::UserRecords(records) => {
                     let is_in = |hash: HashKey| shard.range.contains(hash);
                     if reader == Reader::Kcl && !records.iter().all(|r| is_in(r.hash)) {
                         continue;

@@ -106,7 +106,7 @@ async fn a_limit_by_the_second_is_nearly_reached() {
     );
 }
 
-/// Sends carriers with this many bytes to each shard, always with a backlog. Returns the bytes that each stores in a
+/// Sends aggregates with this many bytes to each shard, always with a backlog. Returns the bytes that each stores in a
 /// second, as a share of the limit.
 async fn share_with_backlog(fake: &Fake, megabytes: usize) -> f64 {
     let shards = fake.world().shards.len();
@@ -171,13 +171,13 @@ async fn what_a_shard_never_takes_at_once_is_sent_in_parts() {
     let fake = Fake::new(1, 1);
     fake.world().limit = Limit::Buckets;
     fake.world().late = Duration::from_millis(400);
-    // No carrier for 400 ms fits the 200 kB of the bucket. All records are stored, faster than 51,200 bytes at a time.
+    // No aggregate for 400 ms fits the 200 kB of the bucket. All records are stored, faster than 51,200 bytes at a time.
     let share = share_with_backlog(&fake, 4).await;
     assert!(share > 0.2, "{share} of the limit");
 }
 
-/// Starts a producer whose carriers have become large, since it had a backlog at 180 ms.
-async fn start_with_large_carriers(fake: &Fake, config: Config) -> Arc<Producer> {
+/// Starts a producer whose aggregates have become large, since it had a backlog at 180 ms.
+async fn start_with_large_aggregates(fake: &Fake, config: Config) -> Arc<Producer> {
     fake.world().late = Duration::from_millis(180);
     let producer = start(fake, config);
     let calls = FuturesUnordered::<Call>::new();
@@ -193,11 +193,11 @@ async fn start_with_large_carriers(fake: &Fake, config: Config) -> Arc<Producer>
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_carriers_make_no_record_wait() {
+async fn large_aggregates_make_no_record_wait() {
     let fake = Fake::new(1, 1);
     let mut config = config(Aggregation::Kpl);
     config.linger = Duration::from_millis(500);
-    let producer = start_with_large_carriers(&fake, config).await;
+    let producer = start_with_large_aggregates(&fake, config).await;
     for (records, least, most) in [(1, 680, 710), (30, 180, 210)] {
         let begun = Instant::now();
         let records = vec![Record::new(vec![b'x'; 2_000]); records];
@@ -209,9 +209,9 @@ async fn large_carriers_make_no_record_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_that_time_out_make_carriers_small() {
+async fn requests_that_time_out_make_aggregates_small() {
     let fake = Fake::new(1, 1);
-    let producer = start_with_large_carriers(&fake, config(Aggregation::Kpl)).await;
+    let producer = start_with_large_aggregates(&fake, config(Aggregation::Kpl)).await;
     let before = fake.world().stored[0].len();
     let timeouts = (0..7).map(|_| Script::Refuse(ErrorKind::Timeout));
     fake.world().script.extend(timeouts);
@@ -219,7 +219,7 @@ async fn requests_that_time_out_make_carriers_small() {
     let answers = producer.send(records).await;
     assert!(answers.iter().all(Result::is_ok), "all are stored");
     let first = fake.world().stored[0][before].1.size();
-    assert!(first <= 64 << 10, "the first carrier has {first} bytes");
+    assert!(first <= 64 << 10, "the first aggregate has {first} bytes");
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,7 +304,7 @@ async fn enough_for_a_request_does_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_carrier_does_not_wait() {
+async fn a_full_aggregate_does_not_wait() {
     let fake = Fake::new(1, 1);
     let mut config = config(Aggregation::Kpl);
     config.linger = Duration::from_secs(60);

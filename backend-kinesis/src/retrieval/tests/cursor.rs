@@ -15,7 +15,7 @@ use super::super::{ReadEvent, ResumePoint, RetrievalMode, Settings};
 use super::fake::{Fake, Request, iterator, raw};
 use super::registry::fan_out;
 use super::{Run, ago, latest, position, run, run_with, secs, settings};
-use crate::aggregate::Carrier;
+use crate::aggregate::AggregateBuilder;
 
 #[tokio::test(start_paused = true)]
 async fn earliest_is_the_oldest_that_is_left() {
@@ -115,10 +115,10 @@ async fn a_time_leads_to_the_first_record_of_it() {
 
 /// Returns a record with an explicit timestamp, which Kinesis stored at `arrival`.
 fn stamped(number: u64, timestamp: SystemTime, arrival: SystemTime) -> Raw {
-    let mut carrier = Carrier::new();
+    let mut aggregate = AggregateBuilder::new();
     let record = Record::new("payload").timestamp(timestamp);
-    carrier.push(&Bytes::from_static(b"key"), &record);
-    let entry = carrier.finish().expect("it is not empty");
+    aggregate.push(&Bytes::from_static(b"key"), &record);
+    let entry = aggregate.finish().expect("it is not empty");
     Raw {
         key: entry.partition_key,
         data: entry.data,

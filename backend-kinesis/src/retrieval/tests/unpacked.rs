@@ -11,17 +11,17 @@ use super::super::unpack::Unpacker;
 use super::super::{Distribution, ReadEvent, ResumePoint, Settings};
 use super::fake::{Fake, raw};
 use super::{position, run, run_with, secs, settings};
-use crate::aggregate::{Carrier, keyless};
+use crate::aggregate::{AggregateBuilder, keyless};
 use crate::config::ForeignAggregates;
 use crate::stream::{HashKey, HashRange};
 
-fn carrier(number: u64, keys: &[&str]) -> Raw {
-    let mut carrier = Carrier::new();
+fn aggregate(number: u64, keys: &[&str]) -> Raw {
+    let mut aggregate = AggregateBuilder::new();
     for (index, key) in keys.iter().enumerate() {
         let record = Record::new(format!("payload {index}")).header("index", index.to_string());
-        carrier.push(&Bytes::copy_from_slice(key.as_bytes()), &record);
+        aggregate.push(&Bytes::copy_from_slice(key.as_bytes()), &record);
     }
-    let entry = carrier.finish().expect("it is not empty");
+    let entry = aggregate.finish().expect("it is not empty");
     Raw {
         key: entry.partition_key,
         data: entry.data,
@@ -79,8 +79,8 @@ fn bare_records_are_records() {
 }
 
 #[test]
-fn carriers_are_opened() {
-    let stored = unpack(None, carrier(7, &["a", "b", "a"]), None);
+fn aggregates_are_split() {
+    let stored = unpack(None, aggregate(7, &["a", "b", "a"]), None);
     assert_eq!(positions(&stored), ["7", "7.1", "7.2"]);
     assert_eq!(stored[1].key.as_deref(), Some(&b"b"[..]));
     assert_eq!(stored[2].payload.as_deref(), Some(&b"payload 2"[..]));
@@ -90,9 +90,9 @@ fn carriers_are_opened() {
 #[test]
 fn a_producers_timestamp_is_kept() {
     let at = UNIX_EPOCH + Duration::from_millis(1_234_567);
-    let mut carrier = Carrier::new();
-    carrier.push(&"k".into(), &Record::new("x").timestamp(at));
-    let entry = carrier.finish().expect("it is not empty");
+    let mut aggregate = AggregateBuilder::new();
+    aggregate.push(&"k".into(), &Record::new("x").timestamp(at));
+    let entry = aggregate.finish().expect("it is not empty");
     let stored = unpack(
         None,
         Raw {
@@ -107,15 +107,15 @@ fn a_producers_timestamp_is_kept() {
 #[test]
 fn what_was_handed_on_is_left_out() {
     let keys = ["a", "b", "c", "d"];
-    let stored = unpack(None, carrier(7, &keys), Some(position("7.1")));
+    let stored = unpack(None, aggregate(7, &keys), Some(position("7.1")));
     assert_eq!(positions(&stored), ["7.2", "7.3"]);
-    assert!(unpack(None, carrier(7, &keys), Some(position("7.3"))).is_empty());
+    assert!(unpack(None, aggregate(7, &keys), Some(position("7.3"))).is_empty());
     assert!(unpack(None, raw(7), Some(position("7"))).is_empty());
 }
 
 #[test]
 fn records_of_other_shards_are_left_out_one_by_one() {
-    let stored = unpack(only("b"), carrier(7, &["b", "a", "c", "b"]), None);
+    let stored = unpack(only("b"), aggregate(7, &["b", "a", "c", "b"]), None);
     assert_eq!(positions(&stored), ["7", "7.3"]);
     // A bare one is where Kinesis has put it.
     assert_eq!(unpack(only("b"), raw(8), None).len(), 1);
@@ -133,10 +133,10 @@ fn only(key: &str) -> Option<HashRange> {
 #[test]
 fn aggregates_of_other_writers_are_delivered_whole() {
     let all = ["7", "7.1", "7.2", "7.3"];
-    let elsewhere = || carrier(7, &["a", "b", "c", "b"]);
+    let elsewhere = || aggregate(7, &["a", "b", "c", "b"]);
     let by_its_first_key = || Raw {
         key: "b".into(),
-        ..carrier(7, &["b", "a", "c", "b"])
+        ..aggregate(7, &["b", "a", "c", "b"])
     };
     for foreign in [elsewhere(), by_its_first_key()] {
         assert_eq!(positions(&unpack(only("b"), foreign.clone(), None)), all);
@@ -150,17 +150,17 @@ fn aggregates_of_other_writers_are_delivered_whole() {
 fn misplaced() -> Vec<(&'static str, Raw)> {
     let by_first = |keys: &[&'static str]| Raw {
         key: keys[0].into(),
-        ..carrier(7, keys)
+        ..aggregate(7, keys)
     };
     vec![
-        ("a record with headers", carrier(7, &["a"])),
-        ("an aggregate by the KPL", carrier(7, &["c", "b"])),
+        ("a record with headers", aggregate(7, &["a"])),
+        ("an aggregate by the KPL", aggregate(7, &["c", "b"])),
         ("one by its first key", by_first(&["c", "b"])),
         (
             "one under another key",
             Raw {
                 key: "d".into(),
-                ..carrier(7, &["c", "b"])
+                ..aggregate(7, &["c", "b"])
             },
         ),
     ]
@@ -182,7 +182,7 @@ fn aggregates_in_a_shard_that_is_not_theirs_are_delivered_whole() {
 fn aggregates_of_other_writers_are_filtered_in_their_own_shard_if_that_is_set() {
     let own = || Raw {
         key: "b".into(),
-        ..carrier(7, &["a", "b", "c", "b"])
+        ..aggregate(7, &["a", "b", "c", "b"])
     };
     let filtered = unpack_with(ForeignAggregates::Filter, only("b"), own(), None);
     assert_eq!(positions(&filtered), ["7.1", "7.3"]);
@@ -194,10 +194,10 @@ fn nothing_is_left_out_once_the_stream_distributes_records_itself() {
     let distribution = Distribution::new(false);
     let mut unpacker = unpacker(ForeignAggregates::Filter, only("b"), distribution.clone());
     let mut records = Vec::new();
-    unpacker.unpack(carrier(7, &["b", "a"]), None, &mut records);
+    unpacker.unpack(aggregate(7, &["b", "a"]), None, &mut records);
     assert_eq!(positions(&records), ["7"]);
     distribution.set_automatic();
-    unpacker.unpack(carrier(8, &["b", "a"]), None, &mut records);
+    unpacker.unpack(aggregate(8, &["b", "a"]), None, &mut records);
     assert_eq!(positions(&records), ["7", "8", "8.1"]);
 }
 
@@ -218,10 +218,10 @@ fn what_cannot_be_understood_is_handed_on_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_carriers_are_handed_on_in_batches() {
+async fn large_aggregates_are_handed_on_in_batches() {
     let fake = Fake::new(1..=2);
     let keys = ["a"; 10];
-    fake.lock().records.push(carrier(3, &keys));
+    fake.lock().records.push(aggregate(3, &keys));
     fake.lock().records.push(raw(4));
     let mut run = run(&fake, ResumePoint::After(position("1")));
     let records = run.records(12).await;
@@ -231,7 +231,7 @@ async fn large_carriers_are_handed_on_in_batches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_carrier_of_nothing_is_passed_over() {
+async fn an_aggregate_of_nothing_is_passed_over() {
     let fake = Fake::new(1..=2);
     // A frame around a key table without records.
     let message = [0x0a, 1, b'k'];
@@ -247,9 +247,9 @@ async fn a_carrier_of_nothing_is_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn resumes_within_a_carrier() {
+async fn resumes_within_an_aggregate() {
     let fake = Fake::new(1..=2);
-    fake.lock().records.push(carrier(3, &["a", "b", "c"]));
+    fake.lock().records.push(aggregate(3, &["a", "b", "c"]));
     let mut run = run(&fake, ResumePoint::After(position("3.1")));
     assert_eq!(positions(&run.records(1).await), ["3.2"]);
 }

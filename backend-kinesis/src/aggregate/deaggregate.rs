@@ -7,26 +7,26 @@ use millstream_core::Headers;
 use prost::Message;
 
 use super::frame::{self, MAGIC};
-use super::message::{Aggregate, Item};
+use super::message::{AggregatedRecord, Item};
 use super::{keys, tags};
 use crate::stream::HashKey;
 
-/// The content of a Kinesis record.
+/// What the data of a Kinesis record contains.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Opened {
-    /// The record itself.
+pub(crate) enum Deaggregated {
+    /// A record that is not aggregated.
     Bare,
-    /// The user records of a carrier, in order. There may be none.
-    Carrier(Vec<UserRecord>),
-    /// Data with the checksum of a carrier that cannot be parsed, and the reason. It must be
+    /// The user records of an aggregate, in order. There may be none.
+    UserRecords(Vec<UserRecord>),
+    /// Data with the checksum of an aggregate that cannot be parsed, and the reason. It must be
     /// passed on unchanged: nothing of it is lost, and nothing is made up.
     Corrupt(String),
 }
 
-/// One record of a carrier. Key and payload share the carrier's memory.
+/// One record of an aggregate. Key and payload share the aggregate's memory.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UserRecord {
-    /// The index in the carrier, from 0. It is the same for every reader, whichever records are left out.
+    /// The index in the aggregate, from 0. It is the same for every reader, whichever records are left out.
     pub(crate) sub: u64,
     /// The hash that decides its shard.
     pub(crate) hash: HashKey,
@@ -38,20 +38,20 @@ pub(crate) struct UserRecord {
     pub(crate) timestamp: Option<SystemTime>,
 }
 
-/// Deaggregates the data of a Kinesis record.
-pub(crate) fn open(data: &Bytes) -> Opened {
+/// Splits the data of a Kinesis record into its user records.
+pub(crate) fn deaggregate(data: &Bytes) -> Deaggregated {
     match frame::message(data) {
         // The KCL treats an empty frame as a bare record, and positions must be the same.
-        None | Some([]) => Opened::Bare,
+        None | Some([]) => Deaggregated::Bare,
         Some(message) => {
             let message = data.slice(MAGIC.len()..MAGIC.len() + message.len());
-            read(message).map_or_else(Opened::Corrupt, Opened::Carrier)
+            read(message).map_or_else(Deaggregated::Corrupt, Deaggregated::UserRecords)
         }
     }
 }
 
 fn read(message: Bytes) -> Result<Vec<UserRecord>, String> {
-    let aggregate = Aggregate::decode(message).map_err(|error| error.to_string())?;
+    let aggregate = AggregatedRecord::decode(message).map_err(|error| error.to_string())?;
     let table = Table::of(&aggregate);
     let records = aggregate.records.into_iter().zip(0..);
     records
@@ -59,7 +59,7 @@ fn read(message: Bytes) -> Result<Vec<UserRecord>, String> {
         .collect()
 }
 
-/// The tables to which the records of a carrier refer.
+/// The tables to which the records of an aggregate refer.
 struct Table {
     keys: Vec<(Option<Bytes>, HashKey)>,
     /// `None` for a value that is not a number of 128 bits. It matters only if a record refers to it.
@@ -67,7 +67,7 @@ struct Table {
 }
 
 impl Table {
-    fn of(aggregate: &Aggregate) -> Self {
+    fn of(aggregate: &AggregatedRecord) -> Self {
         let keys = aggregate.keys.iter();
         let keys = keys.map(|key| (keys::key_of(key.clone()), HashKey::of(key)));
         let hash_keys = aggregate.hash_keys.iter();
@@ -88,7 +88,7 @@ impl Table {
         let data = item
             .data
             .ok_or_else(|| format!("record {sub} has no data"))?;
-        let tags::Read {
+        let tags::ParsedTags {
             headers,
             timestamp,
             is_tombstone,

@@ -1,15 +1,16 @@
-//! Filling a carrier.
+//! Builds an aggregate.
 
 use bytes::Bytes;
 use millstream_core::Record;
 
-use super::frame::{FRAME, is_carrier, seal};
+use super::entry::{Entry, bare};
+use super::frame::{FRAME, wrap};
+use super::key_table::KeyTable;
 use super::message::write;
-use super::texts::Texts;
 use super::{Address, tags};
 use crate::stream::HashKey;
 
-/// The partition key of a carrier of several records, as the KPL has it: the explicit hash key selects the shard.
+/// The partition key of an aggregate of several records, as the KPL has it: the explicit hash key selects the shard.
 pub(crate) const PARTITION_KEY: &str = "a";
 
 /// The field numbers of the aggregate, and of a user record.
@@ -20,49 +21,13 @@ const KEY: u8 = 1;
 const HASH_KEY: u8 = 2;
 const DATA: u8 = 3;
 
-/// A record as Kinesis stores it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) partition_key: Bytes,
-    /// Selects the shard in place of the partition key's hash.
-    pub(crate) explicit_hash_key: Option<HashKey>,
-    pub(crate) data: Bytes,
-}
-
-impl Entry {
-    /// Creates an entry of one record: its bare payload if that is sufficient, or otherwise a
-    /// carrier of one.
-    pub(crate) fn of<'a>(address: impl Into<Address<'a>>, record: &Record) -> Self {
-        let address = address.into();
-        if let Some(payload) = bare(record) {
-            return Self::alone(address, payload.clone());
-        }
-        let mut carrier = Carrier::new();
-        carrier.push(address, record);
-        carrier.seal(address)
-    }
-
-    fn alone(address: Address<'_>, data: Bytes) -> Self {
-        Self {
-            partition_key: address.partition_key.clone(),
-            explicit_hash_key: address.explicit_hash_key,
-            data,
-        }
-    }
-
-    /// Returns the bytes that count against limits: partition key and data.
-    pub(crate) fn size(&self) -> usize {
-        self.partition_key.len() + self.data.len()
-    }
-}
-
-/// A carrier that is being filled. All its records must be for one shard.
+/// An aggregate that is being built. All its records must be for one shard.
 #[derive(Debug)]
-pub(crate) struct Carrier {
+pub(crate) struct AggregateBuilder {
     /// Partition keys. The tables come before the records, and may grow with each record.
-    keys: Texts,
+    keys: KeyTable,
     /// Explicit hash keys, as decimal numbers.
-    hash_keys: Texts,
+    hash_keys: KeyTable,
     records: Vec<u8>,
     len: usize,
     first: Option<First>,
@@ -72,15 +37,15 @@ pub(crate) struct Carrier {
 struct First {
     partition_key: Bytes,
     explicit_hash_key: Option<HashKey>,
-    /// The payload, if it needs no carrier while it is the only one.
+    /// The payload, if it needs no aggregate while it is the only one.
     bare: Option<Bytes>,
 }
 
-impl Carrier {
+impl AggregateBuilder {
     pub(crate) fn new() -> Self {
         Self {
-            keys: Texts::new(KEYS),
-            hash_keys: Texts::new(HASH_KEYS),
+            keys: KeyTable::new(KEYS),
+            hash_keys: KeyTable::new(HASH_KEYS),
             records: Vec::new(),
             len: 0,
             first: None,
@@ -133,7 +98,7 @@ impl Carrier {
         self.len += 1;
     }
 
-    /// Closes the carrier. Returns `None` if it is empty. A single record stays bare if possible, as
+    /// Returns the entry of the records, or `None` if there are none. A single record stays bare if possible, as
     /// in the KPL.
     pub(crate) fn finish(mut self) -> Option<Entry> {
         let first = self.first.take()?;
@@ -142,18 +107,18 @@ impl Carrier {
             explicit_hash_key: first.explicit_hash_key,
         };
         Some(match first.bare {
-            Some(payload) if self.len == 1 => Entry::alone(address, payload),
-            _ => self.seal(address),
+            Some(payload) if self.len == 1 => Entry::single(address, payload),
+            _ => self.build_aggregate(address),
         })
     }
 
-    /// The KPL gives a carrier the hash of its first record, and so does this. A carrier of one record has
+    /// The KPL gives an aggregate the hash of its first record, and so does this. An aggregate of one record has
     /// that record's own key, which all tools then show.
-    fn seal(&self, first: Address<'_>) -> Entry {
-        let tables = [&self.keys, &self.hash_keys].map(Texts::written);
-        let data = seal([tables[0], tables[1], &self.records]).into();
+    pub(super) fn build_aggregate(&self, first: Address<'_>) -> Entry {
+        let tables = [&self.keys, &self.hash_keys].map(KeyTable::written);
+        let data = wrap([tables[0], tables[1], &self.records]).into();
         if self.len == 1 {
-            return Entry::alone(first, data);
+            return Entry::single(first, data);
         }
         let hash = first.explicit_hash_key;
         let hash = hash.unwrap_or_else(|| HashKey::of(first.partition_key));
@@ -163,14 +128,6 @@ impl Carrier {
             data,
         }
     }
-}
-
-/// Returns the payload of a record that needs no carrier. A payload that is a carrier itself needs
-/// one, because readers would deaggregate it. So does a tombstone, which is a tag.
-fn bare(record: &Record) -> Option<&Bytes> {
-    let payload = record.payload.as_ref()?;
-    let is_bare = record.headers.is_empty() && record.timestamp.is_none() && !is_carrier(payload);
-    is_bare.then_some(payload)
 }
 
 fn decimal(hash: HashKey) -> Bytes {
