@@ -9,8 +9,8 @@ use millstream_core::Error;
 use tokio::time::Instant;
 
 use super::calls::{Calls, Ticket};
-use super::map::Map;
-use super::pace::Pace;
+use super::rate_limiter::RateLimiter;
+use super::shard_map::ShardMap;
 use super::transport::Landed;
 use crate::aggregate::Entry;
 use crate::config;
@@ -54,9 +54,9 @@ pub(super) trait Lanes: Send + 'static {
     fn refused(&mut self, load: Self::Load, error: Error, calls: &mut Calls, now: Instant);
 
     /// Handles a new map of the shards.
-    fn remap(&mut self, map: Map, calls: &mut Calls, now: Instant);
+    fn remap(&mut self, map: ShardMap, calls: &mut Calls, now: Instant);
 
-    fn map(&self) -> &Map;
+    fn map(&self) -> &ShardMap;
 }
 
 /// The requests that may be sent now.
@@ -79,24 +79,24 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Returns the pace of a shard that was idle.
-    pub(super) fn pace(&self, now: Instant) -> Pace {
-        Pace::new(self.config.rate, self.epoch, now)
+    /// Returns the limiter of a shard that was idle.
+    pub(super) fn limiter(&self, now: Instant) -> RateLimiter {
+        RateLimiter::new(self.config.rate, self.epoch, now)
     }
 
-    /// Returns the paces for the shards of a new map. Shards that remain keep theirs; `known` are the paces of
+    /// Returns the limiters for the shards of a new map. Shards that remain keep theirs; `known` are the limiters of
     /// the old map.
-    pub(super) fn paces(
+    pub(super) fn limiters(
         &self,
-        old: &Map,
-        known: impl Iterator<Item = Pace>,
-        new: &Map,
+        old: &ShardMap,
+        known: impl Iterator<Item = RateLimiter>,
+        new: &ShardMap,
         now: Instant,
-    ) -> Vec<Pace> {
-        let old = old.places().iter().map(|place| &place.partition);
+    ) -> Vec<RateLimiter> {
+        let old = old.open_shards().iter().map(|shard| &shard.partition);
         let mut known: HashMap<_, _> = old.zip(known).collect();
-        let new = new.places().iter().map(|place| &place.partition);
-        new.map(|partition| known.remove(partition).unwrap_or_else(|| self.pace(now)))
+        let new = new.open_shards().iter().map(|shard| &shard.partition);
+        new.map(|partition| known.remove(partition).unwrap_or_else(|| self.limiter(now)))
             .collect()
     }
 }

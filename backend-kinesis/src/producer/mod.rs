@@ -38,8 +38,8 @@ use self::by_shard::ByShard;
 use self::calls::{Answers, Submission, Ticket};
 use self::explicit::Addressed;
 use self::lanes::{MOST_BYTES, Settings};
-use self::map::Map;
 use self::owner::Owner;
+use self::shard_map::ShardMap;
 use self::transport::Transport;
 use crate::aggregate::{Address, AggregateBuilder, admit, keyless};
 use crate::config::Aggregation;
@@ -51,12 +51,12 @@ mod calls;
 mod explicit;
 mod lanes;
 mod latency;
-mod map;
 mod open;
 mod owner;
-mod pace;
+mod rate_limiter;
 mod refresh;
 mod request_size;
+mod shard_map;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -80,7 +80,12 @@ struct Producer {
 }
 
 impl Producer {
-    fn start(stream: Arc<str>, settings: Settings, transport: impl Transport, map: Map) -> Self {
+    fn start(
+        stream: Arc<str>,
+        settings: Settings,
+        transport: impl Transport,
+        map: ShardMap,
+    ) -> Self {
         let (inbox, taken) = mpsc::unbounded_channel();
         let (transport, now) = (Arc::new(transport), Instant::now());
         let most = settings.config.requests;
@@ -97,7 +102,7 @@ impl Producer {
         Self {
             stream,
             settings,
-            keyless: keyless(map::TRIALS - 1),
+            keyless: keyless(shard_map::TRIALS - 1),
             inbox,
             owner: Mutex::new(Some(owner)),
         }

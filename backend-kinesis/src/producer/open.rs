@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Producer;
 use super::lanes::Settings;
-use super::map::Map;
+use super::shard_map::ShardMap;
 use super::transport::Aws;
 use crate::config::Aggregation;
 use crate::connection::Connection;
@@ -29,7 +29,7 @@ pub(crate) async fn open(
     }
     info.warn_of_distribution();
     let shards = stream::shards(connection, OPERATION, stream).await?;
-    let map = Map::new(info.name.clone(), &shards).ok_or_else(|| {
+    let map = ShardMap::new(info.name.clone(), &shards).ok_or_else(|| {
         let message = "no shard of the stream is open: it is being made, or deleted";
         Error::new(ErrorKind::Unavailable, OPERATION, message).with_stream(stream)
     })?;

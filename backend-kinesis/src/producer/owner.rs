@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::calls::{Calls, Submission};
 use super::lanes::{Allowed, Batch, Lanes};
-use super::map::Map;
 use super::refresh::Refresh;
 use super::request_size::RequestSize;
+use super::shard_map::ShardMap;
 use super::transport::{Landed, Transport};
 use crate::stream::Shard;
 
@@ -222,10 +222,10 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
             let error = self.error("listing the shards panicked");
             Err(error.with_source(panic))
         });
-        let map = listed.map(|shards| Map::new(self.stream.clone(), &shards));
+        let map = listed.map(|shards| ShardMap::new(self.stream.clone(), &shards));
         let has_changed = match map {
             Ok(Some(map)) => {
-                let has_changed = !self.lanes.map().is_like(&map);
+                let has_changed = !self.lanes.map().has_same_open_shards(&map);
                 self.lanes.remap(map, &mut self.calls, now);
                 has_changed
             }

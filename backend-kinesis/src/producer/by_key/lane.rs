@@ -6,11 +6,11 @@ use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
 use crate::producer::calls::Ticket;
-use crate::producer::pace::Pace;
+use crate::producer::rate_limiter::RateLimiter;
 use crate::stream::HashKey;
 
 pub(super) struct Lane {
-    pub(super) pace: Pace,
+    pub(super) limiter: RateLimiter,
     /// Records of bound keys, or without a key: they may be sent.
     pub(super) next: VecDeque<Ticket>,
     /// New records, in their order.
@@ -21,10 +21,10 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(pace: Pace) -> Self {
+    pub(super) fn new(limiter: RateLimiter) -> Self {
         Self {
-            due: pace.opens(),
-            pace,
+            due: limiter.ready_at(),
+            limiter,
             next: VecDeque::new(),
             fresh: VecDeque::new(),
             bytes: 0,
@@ -35,8 +35,8 @@ impl Lane {
         self.next.is_empty() && self.fresh.is_empty()
     }
 
-    pub(super) fn opens(&self) -> Instant {
-        self.pace.opens()
+    pub(super) fn ready_at(&self) -> Instant {
+        self.limiter.ready_at()
     }
 
     /// Accounts for a record that is about to be added.

@@ -15,14 +15,14 @@ use tokio::time::Instant;
 use self::lane::Lane;
 use super::calls::{Calls, Ticket};
 use super::lanes::{Allowed, Batch, Filling, Lanes, MOST_ENTRIES, Settings, delay};
-use super::map::Map;
+use super::shard_map::ShardMap;
 use super::transport::Landed;
 use crate::aggregate::{Address, Entry};
 use crate::stream::HashKey;
 
 pub(super) struct ByKey {
     settings: Settings,
-    map: Map,
+    map: ShardMap,
     /// One lane for each shard of the map.
     lanes: Vec<Lane>,
     /// The bound keys, and the records that they hold.
@@ -35,9 +35,9 @@ pub(super) struct ByKey {
 }
 
 impl ByKey {
-    pub(super) fn new(settings: Settings, map: Map, now: Instant) -> Self {
-        let pace = settings.pace(now);
-        let lanes = map.places().iter().map(|_| Lane::new(pace.clone()));
+    pub(super) fn new(settings: Settings, map: ShardMap, now: Instant) -> Self {
+        let limiter = settings.limiter(now);
+        let lanes = map.open_shards().iter().map(|_| Lane::new(limiter.clone()));
         Self {
             lanes: lanes.collect(),
             map,
@@ -52,9 +52,9 @@ impl ByKey {
     /// Releases a record as the next of its key.
     fn license(&mut self, mut ticket: Ticket, due: Instant) {
         if ticket.is_free() {
-            ticket.hash = self.map.spread();
+            ticket.hash = self.map.next_keyless_hash();
         }
-        let lane = &mut self.lanes[self.map.find(ticket.hash)];
+        let lane = &mut self.lanes[self.map.index_of(ticket.hash)];
         lane.expect(ticket.bytes, due);
         lane.next.push_back(ticket);
     }
@@ -90,7 +90,7 @@ impl ByKey {
     /// Returns whether a record that may be sent has lingered long enough, or the records fill a request.
     fn is_due(&self, most_bytes: usize, now: Instant) -> bool {
         let (mut records, mut bytes) = (0, 0);
-        let open = self.lanes.iter().filter(|lane| lane.opens() <= now);
+        let open = self.lanes.iter().filter(|lane| lane.ready_at() <= now);
         for lane in open.filter(|lane| !lane.is_empty()) {
             records += lane.next.len() + lane.fresh.len();
             bytes += lane.bytes;
@@ -108,7 +108,7 @@ impl ByKey {
         calls: &mut Calls,
         now: Instant,
     ) {
-        while self.lanes[index].opens() <= now {
+        while self.lanes[index].ready_at() <= now {
             let Some(ticket) = self.lanes[index].pop(&mut self.keys) else {
                 return;
             };
@@ -126,7 +126,7 @@ impl ByKey {
             if entry.size() > filling.room() {
                 return lane.put_back(ticket);
             }
-            lane.pace.spend(entry.size(), now);
+            lane.limiter.spend(entry.size(), now);
             filling.add(ticket, entry);
         }
     }
@@ -137,10 +137,10 @@ impl Lanes for ByKey {
 
     fn push(&mut self, mut ticket: Ticket, calls: &Calls, now: Instant) {
         if ticket.is_free() {
-            ticket.hash = self.map.spread();
+            ticket.hash = self.map.next_keyless_hash();
         }
         let sent = calls.sent(&ticket).unwrap_or(now);
-        let lane = &mut self.lanes[self.map.find(ticket.hash)];
+        let lane = &mut self.lanes[self.map.index_of(ticket.hash)];
         lane.expect(ticket.bytes, sent + self.settings.config.linger);
         lane.fresh.push_back(ticket);
     }
@@ -160,13 +160,13 @@ impl Lanes for ByKey {
 
     fn wakes(&self) -> Option<Instant> {
         let full = self.lanes.iter().filter(|lane| !lane.is_empty());
-        let next = full.map(|lane| lane.due.max(lane.opens())).min();
+        let next = full.map(|lane| lane.due.max(lane.ready_at())).min();
         let retry = self.waiting.first_key_value().map(|((at, _), _)| *at);
         next.into_iter().chain(retry).min()
     }
 
     fn landed(&mut self, ticket: Ticket, landed: Landed, calls: &mut Calls, now: Instant) -> bool {
-        let (partition, expected) = self.map.partition(ticket.hash, &landed.shard);
+        let (partition, expected) = self.map.locate(ticket.hash, &landed.shard);
         calls.answer(&ticket, Ok(RecordMetadata::new(partition, landed.position)));
         self.release(&ticket, calls, now);
         !expected
@@ -177,8 +177,8 @@ impl Lanes for ByKey {
         let mut groups = BTreeMap::<u32, Vec<Ticket>>::new();
         for (mut ticket, error) in failed {
             if error.kind() == ErrorKind::Throttled {
-                let lane = self.map.find(ticket.hash);
-                self.lanes[lane].pace.throttled(ticket.bytes, now);
+                let lane = self.map.index_of(ticket.hash);
+                self.lanes[lane].limiter.throttled(ticket.bytes, now);
             }
             if calls.wanted(&ticket).is_none() {
                 self.release(&ticket, calls, now);
@@ -201,19 +201,19 @@ impl Lanes for ByKey {
         self.release(&ticket, calls, now);
     }
 
-    fn remap(&mut self, mut map: Map, _calls: &mut Calls, now: Instant) {
-        if self.map.is_like(&map) {
-            return self.map.learn(map);
+    fn remap(&mut self, mut map: ShardMap, _calls: &mut Calls, now: Instant) {
+        if self.map.has_same_open_shards(&map) {
+            return self.map.update_ranges(map);
         }
-        let known = self.lanes.iter().map(|lane| lane.pace.clone());
-        let paces = self.settings.paces(&self.map, known, &map, now);
-        let mut lanes: Vec<_> = paces.into_iter().map(Lane::new).collect();
+        let known = self.lanes.iter().map(|lane| lane.limiter.clone());
+        let limiters = self.settings.limiters(&self.map, known, &map, now);
+        let mut lanes: Vec<_> = limiters.into_iter().map(Lane::new).collect();
         for lane in self.lanes.drain(..) {
             let mut place = |mut ticket: Ticket| {
                 if ticket.is_free() {
-                    ticket.hash = map.spread();
+                    ticket.hash = map.next_keyless_hash();
                 }
-                (map.find(ticket.hash), ticket)
+                (map.index_of(ticket.hash), ticket)
             };
             for ticket in lane.next {
                 let (index, ticket) = place(ticket);
@@ -230,7 +230,7 @@ impl Lanes for ByKey {
         self.map = map;
     }
 
-    fn map(&self) -> &Map {
+    fn map(&self) -> &ShardMap {
         &self.map
     }
 }

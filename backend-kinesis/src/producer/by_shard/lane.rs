@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use super::aggregate_size::AggregateSize;
 use crate::producer::calls::{Calls, Ticket};
-use crate::producer::pace::Pace;
+use crate::producer::rate_limiter::RateLimiter;
 use crate::stream::HashRange;
 
 pub(super) struct Lane {
-    pub(super) pace: Pace,
+    pub(super) limiter: RateLimiter,
     pub(super) size: AggregateSize,
     pub(super) queue: VecDeque<Ticket>,
     pub(super) bytes: usize,
@@ -51,9 +51,9 @@ impl Carried {
 }
 
 impl Lane {
-    pub(super) fn new(pace: Pace, size: AggregateSize, now: Instant) -> Self {
+    pub(super) fn new(limiter: RateLimiter, size: AggregateSize, now: Instant) -> Self {
         Self {
-            pace,
+            limiter,
             size,
             queue: VecDeque::new(),
             bytes: 0,
@@ -86,7 +86,7 @@ impl Lane {
 
     /// Returns the maximum size of the next aggregate, if requests may have `most_bytes`.
     pub(super) fn target(&self, most_bytes: usize, now: Instant) -> usize {
-        let bytes_per_second = self.pace.bytes_per_second(now);
+        let bytes_per_second = self.limiter.bytes_per_second(now);
         self.size.get(bytes_per_second).min(most_bytes)
     }
 
@@ -102,7 +102,7 @@ impl Lane {
     /// Returns when it may send, if it is free: as soon as it has enough for an aggregate, or its linger time is
     /// over.
     pub(super) fn goes(&self) -> Instant {
-        let least = self.waits_until.max(self.pace.opens());
+        let least = self.waits_until.max(self.limiter.ready_at());
         if self.bytes >= self.size.least() {
             least
         } else {

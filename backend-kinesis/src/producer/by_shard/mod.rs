@@ -35,7 +35,7 @@ use self::aggregate_size::AggregateSize;
 use self::lane::{Carried, Lane};
 use super::calls::{Calls, Ticket};
 use super::lanes::{Allowed, Batch, Filling, Lanes, Settings, delay};
-use super::map::Map;
+use super::shard_map::ShardMap;
 use super::transport::Landed;
 use crate::aggregate::{Address, AggregateBuilder};
 use crate::stream::HashRange;
@@ -47,7 +47,7 @@ pub(super) struct ByShard {
     settings: Settings,
     /// That of a lane which has sent nothing.
     size: AggregateSize,
-    map: Map,
+    map: ShardMap,
     /// One lane for each shard of the map.
     lanes: Vec<Lane>,
     /// The covers of all aggregates that keep lanes busy.
@@ -59,11 +59,11 @@ pub(super) struct ByShard {
 }
 
 impl ByShard {
-    pub(super) fn new(settings: Settings, map: Map, now: Instant) -> Self {
-        let pace = settings.pace(now);
+    pub(super) fn new(settings: Settings, map: ShardMap, now: Instant) -> Self {
+        let limiter = settings.limiter(now);
         let size = AggregateSize::new(settings.config.aggregate_bytes, settings.record_bytes);
-        let lanes = map.places().iter();
-        let lanes = lanes.map(|_| Lane::new(pace.clone(), size.clone(), now));
+        let lanes = map.open_shards().iter();
+        let lanes = lanes.map(|_| Lane::new(limiter.clone(), size.clone(), now));
         Self {
             lanes: lanes.collect(),
             size,
@@ -131,9 +131,9 @@ impl ByShard {
             return;
         };
         let bytes = entry.size();
-        lane.pace.spend(bytes, now);
+        lane.limiter.spend(bytes, now);
         lane.busy += 1;
-        let cover = self.map.places()[index].cover;
+        let cover = self.map.open_shards()[index].cover;
         self.covers.push(cover);
         let carried = Carried {
             tickets,
@@ -148,7 +148,7 @@ impl ByShard {
     fn release(&mut self, cover: HashRange) -> &mut [Lane] {
         let index = self.covers.iter().position(|known| *known == cover);
         self.covers.swap_remove(index.expect("it was on its way"));
-        let lanes = &mut self.lanes[self.map.find_all(cover)];
+        let lanes = &mut self.lanes[self.map.indexes_of(cover)];
         for lane in &mut *lanes {
             lane.busy -= 1;
         }
@@ -160,7 +160,7 @@ impl ByShard {
         // A record whose deadline expires meanwhile must not block the records behind it.
         let deadlines = carried.tickets.iter().filter_map(|t| calls.deadline(t));
         let until = deadlines.fold(until, Instant::min);
-        for lane in &mut self.lanes[self.map.find_all(carried.cover)] {
+        for lane in &mut self.lanes[self.map.indexes_of(carried.cover)] {
             lane.waits_until = until;
         }
     }
@@ -170,9 +170,9 @@ impl ByShard {
         for mut ticket in tickets.into_iter().rev() {
             if calls.wanted(&ticket).is_some() {
                 if ticket.is_free() {
-                    ticket.hash = self.map.spread();
+                    ticket.hash = self.map.next_keyless_hash();
                 }
-                let lane = &mut self.lanes[self.map.find(ticket.hash)];
+                let lane = &mut self.lanes[self.map.index_of(ticket.hash)];
                 lane.expect(&ticket, now);
                 lane.queue.push_front(ticket);
             }
@@ -192,7 +192,7 @@ impl ByShard {
             lane.most = usize::MAX;
         }
         let tickets = &carried.tickets;
-        let (partition, expected) = self.map.partition(tickets[0].hash, &landed.shard);
+        let (partition, expected) = self.map.locate(tickets[0].hash, &landed.shard);
         // The hash of a single record has routed the aggregate.
         let is_in_place = tickets.len() == 1
             || range.is_some_and(|range| tickets.iter().all(|t| range.contains(t.hash)));
@@ -227,10 +227,10 @@ impl Lanes for ByShard {
 
     fn push(&mut self, mut ticket: Ticket, calls: &Calls, now: Instant) {
         if ticket.is_free() {
-            ticket.hash = self.map.spread();
+            ticket.hash = self.map.next_keyless_hash();
         }
         let sent = calls.sent(&ticket).unwrap_or(now);
-        let lane = &mut self.lanes[self.map.find(ticket.hash)];
+        let lane = &mut self.lanes[self.map.index_of(ticket.hash)];
         lane.expect(&ticket, sent + self.settings.config.linger);
         lane.queue.push_back(ticket);
     }
@@ -259,7 +259,7 @@ impl Lanes for ByShard {
         now: Instant,
     ) -> bool {
         let took = now.saturating_duration_since(carried.sent);
-        for lane in &mut self.lanes[self.map.find_all(carried.cover)] {
+        for lane in &mut self.lanes[self.map.indexes_of(carried.cover)] {
             lane.size.stored(took);
         }
         let range = self.map.range(&landed.shard);
@@ -274,9 +274,9 @@ impl Lanes for ByShard {
         for (mut carried, error) in failed {
             let attempts = carried.fail(calls);
             if error.kind() == ErrorKind::Throttled {
-                let lane = self.map.find(carried.tickets[0].hash);
+                let lane = self.map.index_of(carried.tickets[0].hash);
                 let lane = &mut self.lanes[lane];
-                lane.pace.throttled(carried.bytes, now);
+                lane.limiter.throttled(carried.bytes, now);
                 if attempts > 1 {
                     lane.size.throttled_again(carried.bytes);
                 }
@@ -304,9 +304,9 @@ impl Lanes for ByShard {
         }
     }
 
-    fn remap(&mut self, map: Map, calls: &mut Calls, now: Instant) {
-        if self.map.is_like(&map) {
-            self.map.learn(map);
+    fn remap(&mut self, map: ShardMap, calls: &mut Calls, now: Instant) {
+        if self.map.has_same_open_shards(&map) {
+            self.map.update_ranges(map);
         } else {
             self.rebuild(map, now);
         }
@@ -316,32 +316,32 @@ impl Lanes for ByShard {
         }
     }
 
-    fn map(&self) -> &Map {
+    fn map(&self) -> &ShardMap {
         &self.map
     }
 }
 
 impl ByShard {
     /// Recreates the lanes. The order of each key is kept, because all its records were in one lane and are again.
-    fn rebuild(&mut self, mut map: Map, now: Instant) {
-        let known = self.lanes.iter().map(|lane| lane.pace.clone());
-        let paces = self.settings.paces(&self.map, known, &map, now);
+    fn rebuild(&mut self, mut map: ShardMap, now: Instant) {
+        let known = self.lanes.iter().map(|lane| lane.limiter.clone());
+        let limiters = self.settings.limiters(&self.map, known, &map, now);
         // The responses in flight measure the latency for the new lanes.
-        let lanes = paces.into_iter();
-        let lanes = lanes.map(|pace| Lane::new(pace, self.size.clone(), now));
+        let lanes = limiters.into_iter();
+        let lanes = lanes.map(|limiter| Lane::new(limiter, self.size.clone(), now));
         let mut lanes: Vec<_> = lanes.collect();
         for lane in self.lanes.drain(..) {
             for mut ticket in lane.queue {
                 if ticket.is_free() {
-                    ticket.hash = map.spread();
+                    ticket.hash = map.next_keyless_hash();
                 }
-                let new = &mut lanes[map.find(ticket.hash)];
+                let new = &mut lanes[map.index_of(ticket.hash)];
                 new.expect(&ticket, lane.due);
                 new.queue.push_back(ticket);
             }
         }
         for &cover in &self.covers {
-            for lane in &mut lanes[map.find_all(cover)] {
+            for lane in &mut lanes[map.indexes_of(cover)] {
                 lane.busy += 1;
             }
         }

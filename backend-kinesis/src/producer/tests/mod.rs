@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use self::fake::Fake;
 use super::Producer;
 use super::lanes::Settings;
-use super::map::Map;
+use super::shard_map::ShardMap;
 use crate::config::{self, Aggregation};
 
 type Answers = Vec<millstream_core::Result<RecordMetadata, Rejected>>;
@@ -47,7 +47,7 @@ fn start(fake: &Fake, config: config::Producer) -> Arc<Producer> {
         record_bytes: 1 << 20,
         epoch: Instant::now(),
     };
-    let map = Map::new("s".into(), &fake.world().shards).unwrap();
+    let map = ShardMap::new("s".into(), &fake.world().shards).unwrap();
     Arc::new(Producer::start("s".into(), settings, fake.clone(), map))
 }
 

@@ -1,4 +1,4 @@
-//! The write rate of a shard.
+//! Limits the write rate to a shard, as the KPL does.
 //!
 //! A shard accepts [1 MiB and 1,000 records a second][limits], and more is rejected, which costs
 //! a round trip and, if later records of a key wait for it, more. So each shard has two token buckets that
@@ -52,17 +52,17 @@ const FIRST: f64 = 0.975;
 /// a throttled entry near the full rate, it is what it was before.
 const GROWTH: f64 = 2e-5;
 
-/// The buckets of one shard. Each is stored as the time when it will be full again.
+/// The token buckets of one shard. Each is stored as the time when it will be full again.
 #[derive(Debug, Clone)]
-pub(super) struct Pace {
+pub(super) struct RateLimiter {
     share: f64,
     /// When the ticks began.
     epoch: Instant,
     bytes_full: Instant,
     records_full: Instant,
-    rests_until: Instant,
+    blocked_until: Instant,
     /// Whether a burst would be throttled as well: an entry was throttled, and none was sent since.
-    is_dry: bool,
+    is_exhausted: bool,
     cut: Cut,
 }
 
@@ -76,7 +76,7 @@ struct Cut {
     at: Instant,
 }
 
-impl Pace {
+impl RateLimiter {
     /// Creates full buckets.
     pub(super) fn new(rate: Rate, epoch: Instant, now: Instant) -> Self {
         Self {
@@ -84,8 +84,8 @@ impl Pace {
             epoch,
             bytes_full: now,
             records_full: now,
-            rests_until: now,
-            is_dry: false,
+            blocked_until: now,
+            is_exhausted: false,
             cut: Cut {
                 before: FIRST,
                 part: CUT,
@@ -95,8 +95,8 @@ impl Pace {
     }
 
     /// Returns when the next record may be sent.
-    pub(super) fn opens(&self) -> Instant {
-        self.rests_until
+    pub(super) fn ready_at(&self) -> Instant {
+        self.blocked_until
     }
 
     /// Returns the bytes that the shard accepts in a second, as far as is known.
@@ -107,7 +107,7 @@ impl Pace {
     /// Counts an entry that is sent now. `bytes` are its data and its key, which both count.
     pub(super) fn spend(&mut self, bytes: usize, now: Instant) {
         let (bytes, record) = self.costs(bytes, now);
-        let least = match mem::take(&mut self.is_dry) {
+        let least = match mem::take(&mut self.is_exhausted) {
             true => now + BURST,
             false => now,
         };
@@ -116,7 +116,7 @@ impl Pace {
         let full = self.bytes_full.max(self.records_full);
         let debt = full.saturating_duration_since(now + BURST);
         if !debt.is_zero() {
-            self.rest(now + debt);
+            self.block_until(now + debt);
         }
     }
 
@@ -129,7 +129,7 @@ impl Pace {
         ] {
             *full = full.checked_sub(cost).unwrap_or(now);
         }
-        self.is_dry = true;
+        self.is_exhausted = true;
         if self.cut.at + CUT_EVERY <= now {
             let part = CUT_PER_SECOND * bytes as f64 / BYTES;
             self.cut = Cut {
@@ -138,7 +138,7 @@ impl Pace {
                 at: now,
             };
         }
-        self.rest(now + TICK);
+        self.block_until(now + TICK);
     }
 
     /// Returns the time that an entry takes from each bucket.
@@ -157,10 +157,10 @@ impl Pace {
     }
 
     /// Waits until the first tick at `until` or after it.
-    fn rest(&mut self, until: Instant) {
+    fn block_until(&mut self, until: Instant) {
         let ticks = (until - self.epoch).as_nanos().div_ceil(TICK.as_nanos());
         let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
-        self.rests_until = self.rests_until.max(self.epoch + TICK * ticks);
+        self.blocked_until = self.blocked_until.max(self.epoch + TICK * ticks);
     }
 }
 
@@ -178,11 +178,11 @@ mod tests {
             (10 << 20, 0.1),
         ] {
             let epoch = Instant::now();
-            let mut pace = Pace::new(Rate(1_000), epoch, epoch);
+            let mut limiter = RateLimiter::new(Rate(1_000), epoch, epoch);
             let now = epoch + Duration::from_secs(1);
-            let before = pace.bytes_per_second(now);
-            pace.throttled(bytes, now);
-            let lost = 1.0 - pace.bytes_per_second(now) / before;
+            let before = limiter.bytes_per_second(now);
+            limiter.throttled(bytes, now);
+            let lost = 1.0 - limiter.bytes_per_second(now) / before;
             assert!((lost - part).abs() < 0.001, "{bytes} took away {lost}");
         }
     }
