@@ -49,7 +49,7 @@ impl Ticket {
     }
 
     /// Returns whether any shard is acceptable.
-    pub(super) fn is_free(&self) -> bool {
+    pub(super) fn is_unkeyed(&self) -> bool {
         self.key.is_none() && !self.is_explicit
     }
 }

@@ -1,8 +1,8 @@
 //! Writes records to one stream.
 //!
-//! A call of `send` passes its records to the [`owner`], a separate task, over one channel. The order
-//! in which calls are first polled is the order of that channel. The owner assigns them to lanes,
-//! builds requests from the records that the lanes release, at most `requests` at a time, and retries records that
+//! A call of `send` passes its records to the [`sender`], a separate task, over one channel. The order
+//! in which calls are first polled is the order of that channel. The sender adds them to the [`accumulator`],
+//! builds requests from the records that it releases, at most `requests` at a time, and retries records that
 //! were not stored, until the call's deadline.
 //!
 //! # Why the order of a key holds
@@ -33,29 +33,34 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::accumulator::RecordAccumulator;
 use self::by_key::ByKey;
 use self::by_shard::ByShard;
 use self::calls::{Answers, Submission, Ticket};
 use self::explicit::Addressed;
-use self::lanes::{MOST_BYTES, Settings};
-use self::owner::Owner;
+use self::request::MOST_BYTES;
+use self::sender::Sender;
+use self::settings::ProducerSettings;
 use self::shard_map::ShardMap;
 use self::transport::Transport;
 use crate::aggregate::{Address, AggregateBuilder, admit, keyless};
 use crate::config::Aggregation;
 use crate::stream::HashKey;
 
+mod accumulator;
 mod by_key;
 mod by_shard;
 mod calls;
 mod explicit;
-mod lanes;
 mod latency;
 mod open;
-mod owner;
 mod rate_limiter;
 mod refresh;
+mod request;
 mod request_size;
+mod retry_delay;
+mod sender;
+mod settings;
 mod shard_map;
 #[cfg(test)]
 mod tests;
@@ -71,40 +76,49 @@ const KEY_CHARS: usize = 256;
 
 struct Producer {
     stream: Arc<str>,
-    settings: Settings,
+    settings: ProducerSettings,
     /// As long as any partition key of records without a key.
     keyless: Bytes,
     /// Unbounded, because the runtime bounds the records without a result.
-    inbox: mpsc::UnboundedSender<Submission>,
-    owner: Mutex<Option<JoinHandle<()>>>,
+    submissions: mpsc::UnboundedSender<Submission>,
+    sender: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Producer {
     fn start(
         stream: Arc<str>,
-        settings: Settings,
+        settings: ProducerSettings,
         transport: impl Transport,
         map: ShardMap,
     ) -> Self {
-        let (inbox, taken) = mpsc::unbounded_channel();
-        let (transport, now) = (Arc::new(transport), Instant::now());
-        let most = settings.config.requests;
-        let owner = match settings.config.aggregation {
+        let now = Instant::now();
+        match settings.config.aggregation {
             Aggregation::Off => {
-                let lanes = ByKey::new(settings.clone(), map, now);
-                tokio::spawn(Owner::new(stream.clone(), transport, lanes, taken, most).run())
+                let accumulator = ByKey::new(settings.clone(), map, now);
+                Self::start_with(stream, settings, transport, accumulator)
             }
             Aggregation::Kpl => {
-                let lanes = ByShard::new(settings.clone(), map, now);
-                tokio::spawn(Owner::new(stream.clone(), transport, lanes, taken, most).run())
+                let accumulator = ByShard::new(settings.clone(), map, now);
+                Self::start_with(stream, settings, transport, accumulator)
             }
-        };
+        }
+    }
+
+    fn start_with(
+        stream: Arc<str>,
+        settings: ProducerSettings,
+        transport: impl Transport,
+        accumulator: impl RecordAccumulator,
+    ) -> Self {
+        let (submissions, received) = mpsc::unbounded_channel();
+        let (transport, most) = (Arc::new(transport), settings.config.requests);
+        let sender = Sender::new(stream.clone(), transport, accumulator, received, most);
         Self {
             stream,
             settings,
             keyless: keyless(shard_map::TRIALS - 1),
-            inbox,
-            owner: Mutex::new(Some(owner)),
+            submissions,
+            sender: Mutex::new(Some(tokio::spawn(sender.run()))),
         }
     }
 
@@ -216,8 +230,8 @@ impl driver::Producer for Producer {
                 deadline: sent + self.settings.config.timeout,
                 reply,
             };
-            // If the owner has ended, it drops the reply channel too.
-            let _ = self.inbox.send(submission);
+            // If the sender has ended, it drops the reply channel too.
+            let _ = self.submissions.send(submission);
             answers = answer.await.unwrap_or_default();
         }
         let mut refused = refused.into_iter();
@@ -235,15 +249,15 @@ impl driver::Producer for Producer {
     }
 
     async fn close(&self) -> Result<()> {
-        let owner = self
-            .owner
+        let sender = self
+            .sender
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if let Some(owner) = owner {
-            owner.abort();
+        if let Some(sender) = sender {
+            sender.abort();
             // It was aborted, or had ended.
-            let _ = owner.await;
+            let _ = sender.await;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use millstream_core::{Error, ErrorKind, Guarantee, Result, driver};
 use tokio::time::Instant;
 
 use super::Producer;
-use super::lanes::Settings;
+use super::settings::ProducerSettings;
 use super::shard_map::ShardMap;
 use super::transport::Aws;
 use crate::config::Aggregation;
@@ -33,7 +33,7 @@ pub(crate) async fn open(
         let message = "no shard of the stream is open: it is being made, or deleted";
         Error::new(ErrorKind::Unavailable, OPERATION, message).with_stream(stream)
     })?;
-    let settings = Settings {
+    let settings = ProducerSettings {
         config: connection.config.producer.clone(),
         record_bytes: info.record_bytes,
         epoch: Instant::now(),

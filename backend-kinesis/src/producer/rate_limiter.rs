@@ -5,7 +5,7 @@
 //! refill at that rate, multiplied by the configured share.
 //!
 //! An entry may be of any size: it is sent when the bucket has no debt any more, and leaves a debt. A
-//! lane that has to wait does so until the next tick, and all lanes of a producer have the same
+//! shard that has to wait does so until the next tick, and all shards of a producer have the same
 //! ticks. Otherwise, with a full backlog, each response and each millisecond would release one record,
 //! in a request of its own.
 //!
@@ -27,10 +27,10 @@ use crate::config::Rate;
 const BYTES: f64 = 1_048_576.0;
 const RECORDS: f64 = 1_000.0;
 
-/// The burst that an idle lane may send at once, as time at its full rate.
+/// The burst that an idle shard may be sent at once, as time at its full rate.
 const BURST: Duration = Duration::from_millis(50);
 
-/// A lane at its limit sends about 10 records a tick, and lanes share their requests.
+/// A shard at its limit is sent about 10 records a tick, and shards share their requests.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The part of the rate that a throttled entry takes away. An entry of more than a twentieth of the bytes of a second

@@ -1,6 +1,6 @@
 //! The size of a request. Requests are smaller while they time out, so that a slow network delivers some.
 
-use super::lanes::MOST_BYTES;
+use super::request::MOST_BYTES;
 
 /// The minimum, unless one record is larger.
 const LEAST_BYTES: usize = 64 << 10;

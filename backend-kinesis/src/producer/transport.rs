@@ -14,7 +14,7 @@ use crate::stream::{self, Shard};
 
 /// Where an entry was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Landed {
+pub(super) struct ShardPosition {
     pub(super) shard: String,
     pub(super) position: Position,
 }
@@ -26,7 +26,7 @@ pub(super) trait Transport: Send + Sync + 'static {
     fn put(
         &self,
         entries: Arc<Vec<Entry>>,
-    ) -> impl Future<Output = Result<Vec<Result<Landed>>>> + Send;
+    ) -> impl Future<Output = Result<Vec<Result<ShardPosition>>>> + Send;
 
     /// Lists all shards.
     fn shards(&self) -> impl Future<Output = Result<Vec<Shard>>> + Send;
@@ -47,7 +47,7 @@ impl Aws {
         Error::new(ErrorKind::Timeout, "send", message).with_stream(self.stream.clone())
     }
 
-    fn read(&self, result: PutRecordsResultEntry) -> Result<Landed> {
+    fn read(&self, result: PutRecordsResultEntry) -> Result<ShardPosition> {
         if let Some(code) = result.error_code {
             let kind = error::kind(&code).unwrap_or(ErrorKind::Unavailable);
             let message = result.error_message.unwrap_or_default();
@@ -60,12 +60,12 @@ impl Aws {
         let position = number
             .parse()
             .map_err(|_| self.unclear("stored at a sequence number that is no number"))?;
-        Ok(Landed { shard, position })
+        Ok(ShardPosition { shard, position })
     }
 }
 
 impl Transport for Aws {
-    async fn put(&self, entries: Arc<Vec<Entry>>) -> Result<Vec<Result<Landed>>> {
+    async fn put(&self, entries: Arc<Vec<Entry>>) -> Result<Vec<Result<ShardPosition>>> {
         let entries: Vec<_> = entries
             .iter()
             .map(|entry| self.entry(entry))

@@ -23,7 +23,7 @@ const GROWTH: usize = 16;
 pub(super) struct AggregateSize {
     /// An aggregate of this size does not wait for more records.
     least: usize,
-    most: usize,
+    max_records: usize,
     /// The maximum that throttling has left.
     reduced: usize,
     latency: Latency,
@@ -33,11 +33,11 @@ impl AggregateSize {
     /// `target_bytes` is the size without waiting records, `record_bytes` that of the largest record of the stream.
     pub(super) fn new(target_bytes: usize, record_bytes: usize) -> Self {
         let least = target_bytes.min(record_bytes);
-        let most = record_bytes.min(MOST_BYTES).max(least);
+        let max_records = record_bytes.min(MOST_BYTES).max(least);
         Self {
             least,
-            most,
-            reduced: most,
+            max_records,
+            reduced: max_records,
             latency: Latency::default(),
         }
     }
@@ -56,7 +56,7 @@ impl AggregateSize {
     /// Handles an aggregate that was stored, with the time that this took.
     pub(super) fn stored(&mut self, took: Duration) {
         self.latency.measured(took);
-        self.reduced = (self.reduced + self.reduced / GROWTH).min(self.most);
+        self.reduced = (self.reduced + self.reduced / GROWTH).min(self.max_records);
     }
 
     /// Handles an aggregate of this size that was throttled although its records had waited.
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_limits_of_records_are_kept() {
-        for (target, record, least, most) in [
+        for (target, record, least, max_records) in [
             (2048, 1024, 1024, 1024),
             (2048, 4096, 2048, 2048),
             (50, 4096, 50, 1024),
@@ -99,7 +99,7 @@ mod tests {
         ] {
             let size = with_latency(target * KIB, record * KIB, 60_000);
             assert_eq!(size.least(), least * KIB, "{target} of {record}");
-            assert_eq!(size.get(RATE), most * KIB, "{target} of {record}");
+            assert_eq!(size.get(RATE), max_records * KIB, "{target} of {record}");
         }
     }
 

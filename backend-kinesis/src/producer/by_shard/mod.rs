@@ -14,29 +14,34 @@
 //! an aggregate gets a result, and all of them are sent again; a millstream reader sees some of them twice.
 //!
 //! The order of a key holds for both readers. No record of a key is sent while an aggregate is in flight that could have
-//! records of it: a lane is *busy* as long as there is such an aggregate whose cover overlaps its own, also when a new map
-//! recreates the lanes. An aggregate that comes back is sent before all waiting records, so its records precede later ones
+//! records of it: a buffer is *busy* as long as there is such an aggregate whose cover overlaps its own, also when a new map
+//! recreates the buffers. An aggregate that comes back is sent before all waiting records, so its records precede later ones
 //! of their keys: the KCL sees them there first. A millstream reader has seen, in the misrouted aggregate, the same
 //! records in the same order, and none of a key whose earlier ones it could not see, because all records of a key have
 //! one hash. A key whose records have several explicit hash keys has an order for each of them.
 //!
 //! Whether an aggregate is where it belongs is unknown for a shard that the map does not contain. The aggregate
-//! waits for the next map, and keeps its lanes busy. A shard that is also missing there counts as wrong, which costs
+//! waits for the next map, and keeps its buffers busy. A shard that is also missing there counts as wrong, which costs
 //! duplicates at most.
 
 mod aggregate_size;
-mod lane;
+mod in_flight;
+mod shard_buffer;
 
 use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, RecordMetadata};
 use tokio::time::Instant;
 
 use self::aggregate_size::AggregateSize;
-use self::lane::{Carried, Lane};
+use self::in_flight::InFlightAggregate;
+use self::shard_buffer::ShardBuffer;
+use super::accumulator::{RecordAccumulator, RequestLimits};
 use super::calls::{Calls, Ticket};
-use super::lanes::{Allowed, Batch, Filling, Lanes, Settings, delay};
+use super::request::{PutRequest, RequestBuilder};
+use super::retry_delay::retry_delay;
+use super::settings::ProducerSettings;
 use super::shard_map::ShardMap;
-use super::transport::Landed;
+use super::transport::ShardPosition;
 use crate::aggregate::{Address, AggregateBuilder};
 use crate::stream::HashRange;
 
@@ -44,28 +49,28 @@ use crate::stream::HashRange;
 const UNDIVIDED_BYTES: usize = 512 << 10;
 
 pub(super) struct ByShard {
-    settings: Settings,
-    /// That of a lane which has sent nothing.
+    settings: ProducerSettings,
+    /// The size for a buffer that has sent nothing.
     size: AggregateSize,
     map: ShardMap,
-    /// One lane for each shard of the map.
-    lanes: Vec<Lane>,
-    /// The covers of all aggregates that keep lanes busy.
+    /// One buffer for each shard of the map.
+    buffers: Vec<ShardBuffer>,
+    /// The covers of all aggregates that keep buffers busy.
     covers: Vec<HashRange>,
     /// Aggregates that were stored in shards that the map does not contain.
-    unmapped: Vec<(Carried, Landed)>,
-    /// The lane that is served first.
+    unmapped: Vec<(InFlightAggregate, ShardPosition)>,
+    /// The buffer that is served first.
     turn: usize,
 }
 
 impl ByShard {
-    pub(super) fn new(settings: Settings, map: ShardMap, now: Instant) -> Self {
+    pub(super) fn new(settings: ProducerSettings, map: ShardMap, now: Instant) -> Self {
         let limiter = settings.limiter(now);
         let size = AggregateSize::new(settings.config.aggregate_bytes, settings.record_bytes);
-        let lanes = map.open_shards().iter();
-        let lanes = lanes.map(|_| Lane::new(limiter.clone(), size.clone(), now));
+        let buffers = map.open_shards().iter();
+        let buffers = buffers.map(|_| ShardBuffer::new(limiter.clone(), size.clone(), now));
         Self {
-            lanes: lanes.collect(),
+            buffers: buffers.collect(),
             size,
             map,
             covers: Vec::new(),
@@ -77,91 +82,93 @@ impl ByShard {
 
     /// Returns the maximum size of the next request. A large request takes longer, and all its shards wait for it. So
     /// what may be sent now is divided among the requests that may be sent.
-    fn request_bytes(&self, allowed: Allowed, now: Instant) -> usize {
-        let due = self.lanes.iter().filter(|lane| lane.is_due(now));
-        let due: usize = due.map(|lane| lane.wants(allowed.bytes, now)).sum();
-        let part = due.div_ceil(allowed.requests);
-        part.max(UNDIVIDED_BYTES).min(allowed.bytes)
+    fn request_bytes(&self, limits: RequestLimits, now: Instant) -> usize {
+        let due = self.buffers.iter().filter(|buffer| buffer.is_due(now));
+        let due: usize = due
+            .map(|buffer| buffer.ready_bytes(limits.bytes, now))
+            .sum();
+        let part = due.div_ceil(limits.requests);
+        part.max(UNDIVIDED_BYTES).min(limits.bytes)
     }
 
-    /// Adds the records that one lane may send to the request.
+    /// Adds the records that one buffer may send to the request.
     fn fill(
         &mut self,
         index: usize,
-        filling: &mut Filling<Carried>,
+        request: &mut RequestBuilder<InFlightAggregate>,
         most_bytes: usize,
         calls: &mut Calls,
         now: Instant,
     ) {
-        let lane = &mut self.lanes[index];
-        let room = filling.room();
-        if !lane.is_due(now) || lane.wants(most_bytes, now) > room {
+        let buffer = &mut self.buffers[index];
+        let room = request.room();
+        if !buffer.is_due(now) || buffer.ready_bytes(most_bytes, now) > room {
             return;
         }
-        let mut largest = lane.target(most_bytes, now).min(room);
+        let mut largest = buffer.target(most_bytes, now).min(room);
         // Some readers (Python, Node) give the first explicit hash key of an aggregate to its records without one. So
         // either all records of an aggregate have one, or none.
-        let are_explicit = lane.explicit > 0;
-        let mut aggregate = AggregateBuilder::new();
+        let are_explicit = buffer.explicit > 0;
+        let mut builder = AggregateBuilder::new();
         let mut tickets = Vec::new();
-        while let Some(&ticket) = lane.queue.front() {
+        while let Some(&ticket) = buffer.queue.front() {
             if let Some(record) = calls.wanted(&ticket) {
                 let keyless = || self.map.keyless(index);
                 let mut address = Address {
                     partition_key: record.key.as_ref().unwrap_or_else(keyless),
                     explicit_hash_key: are_explicit.then_some(ticket.hash),
                 };
-                let mut size = aggregate.size_with(address, record);
+                let mut size = builder.size_with(address, record);
                 let mut most = largest;
-                if aggregate.is_empty() && size > largest {
+                if builder.is_empty() && size > largest {
                     // It is sent alone, by its own address: so it was checked against the limit of the stream.
                     address.explicit_hash_key = ticket.explicit_hash_key();
-                    size = aggregate.size_with(address, record);
+                    size = builder.size_with(address, record);
                     (most, largest) = (room, 0);
                 }
-                if size > most || tickets.len() >= lane.most {
+                if size > most || tickets.len() >= buffer.max_records {
                     break;
                 }
-                aggregate.push(address, record);
+                builder.push(address, record);
                 tickets.push(ticket);
             }
-            lane.pop();
+            buffer.pop();
         }
-        let Some(entry) = aggregate.finish() else {
+        let Some(entry) = builder.finish() else {
             return;
         };
         let bytes = entry.size();
-        lane.limiter.spend(bytes, now);
-        lane.busy += 1;
+        buffer.limiter.spend(bytes, now);
+        buffer.in_flight += 1;
         let cover = self.map.open_shards()[index].cover;
         self.covers.push(cover);
-        let carried = Carried {
+        let aggregate = InFlightAggregate {
             tickets,
             bytes,
             sent: now,
             cover,
         };
-        filling.add(carried, entry);
+        request.add(aggregate, entry);
     }
 
-    /// Ends the busy state that the aggregate causes. Returns its lanes.
-    fn release(&mut self, cover: HashRange) -> &mut [Lane] {
+    /// Ends the busy state that the aggregate causes. Returns its buffers.
+    fn release(&mut self, cover: HashRange) -> &mut [ShardBuffer] {
         let index = self.covers.iter().position(|known| *known == cover);
-        self.covers.swap_remove(index.expect("it was on its way"));
-        let lanes = &mut self.lanes[self.map.indexes_of(cover)];
-        for lane in &mut *lanes {
-            lane.busy -= 1;
+        self.covers.swap_remove(index.expect("it is in flight"));
+        let buffers = &mut self.buffers[self.map.indexes_of(cover)];
+        for buffer in &mut *buffers {
+            buffer.in_flight -= 1;
         }
-        lanes
+        buffers
     }
 
-    /// Blocks the lanes of these records for a while.
-    fn wait(&mut self, carried: &Carried, until: Instant, calls: &Calls) {
+    /// Blocks the buffers of these records for a while.
+    fn block_until(&mut self, aggregate: &InFlightAggregate, until: Instant, calls: &Calls) {
         // A record whose deadline expires meanwhile must not block the records behind it.
-        let deadlines = carried.tickets.iter().filter_map(|t| calls.deadline(t));
+        let deadlines = aggregate.tickets.iter().filter_map(|t| calls.deadline(t));
         let until = deadlines.fold(until, Instant::min);
-        for lane in &mut self.lanes[self.map.indexes_of(carried.cover)] {
-            lane.waits_until = until;
+        for buffer in &mut self.buffers[self.map.indexes_of(aggregate.cover)] {
+            buffer.blocked_until = until;
         }
     }
 
@@ -169,30 +176,30 @@ impl ByShard {
     fn put_back(&mut self, tickets: Vec<Ticket>, calls: &mut Calls, now: Instant) {
         for mut ticket in tickets.into_iter().rev() {
             if calls.wanted(&ticket).is_some() {
-                if ticket.is_free() {
+                if ticket.is_unkeyed() {
                     ticket.hash = self.map.next_keyless_hash();
                 }
-                let lane = &mut self.lanes[self.map.index_of(ticket.hash)];
-                lane.expect(&ticket, now);
-                lane.queue.push_front(ticket);
+                let buffer = &mut self.buffers[self.map.index_of(ticket.hash)];
+                buffer.account_for(&ticket, now);
+                buffer.queue.push_front(ticket);
             }
         }
     }
 
     /// Handles an aggregate that was stored in a shard of this range.
-    fn place(
+    fn complete(
         &mut self,
-        mut carried: Carried,
-        landed: &Landed,
+        mut aggregate: InFlightAggregate,
+        stored: &ShardPosition,
         range: Option<HashRange>,
         calls: &mut Calls,
         now: Instant,
     ) -> bool {
-        for lane in self.release(carried.cover) {
-            lane.most = usize::MAX;
+        for buffer in self.release(aggregate.cover) {
+            buffer.max_records = usize::MAX;
         }
-        let tickets = &carried.tickets;
-        let (partition, expected) = self.map.locate(tickets[0].hash, &landed.shard);
+        let tickets = &aggregate.tickets;
+        let (partition, expected) = self.map.locate(tickets[0].hash, &stored.shard);
         // The hash of a single record has routed the aggregate.
         let is_in_place = tickets.len() == 1
             || range.is_some_and(|range| tickets.iter().all(|t| range.contains(t.hash)));
@@ -207,97 +214,108 @@ impl ByShard {
                  sent again"
             );
             // The second time, the map was as wrong as the first time.
-            let attempts = carried.fail(calls);
+            let attempts = aggregate.count_failure(calls);
             if attempts > 1 {
-                self.wait(&carried, now + delay(attempts), calls);
+                self.block_until(&aggregate, now + retry_delay(attempts), calls);
             }
-            self.put_back(carried.tickets, calls, now);
+            self.put_back(aggregate.tickets, calls, now);
             return true;
         }
         for (ticket, sub) in tickets.iter().zip(0..) {
-            let position = landed.position.with_sub_sequence(sub);
+            let position = stored.position.with_sub_sequence(sub);
             calls.answer(ticket, Ok(RecordMetadata::new(partition.clone(), position)));
         }
         !expected
     }
 }
 
-impl Lanes for ByShard {
-    type Load = Carried;
+impl RecordAccumulator for ByShard {
+    type EntryTickets = InFlightAggregate;
 
     fn push(&mut self, mut ticket: Ticket, calls: &Calls, now: Instant) {
-        if ticket.is_free() {
+        if ticket.is_unkeyed() {
             ticket.hash = self.map.next_keyless_hash();
         }
         let sent = calls.sent(&ticket).unwrap_or(now);
-        let lane = &mut self.lanes[self.map.index_of(ticket.hash)];
-        lane.expect(&ticket, sent + self.settings.config.linger);
-        lane.queue.push_back(ticket);
+        let buffer = &mut self.buffers[self.map.index_of(ticket.hash)];
+        buffer.account_for(&ticket, sent + self.settings.config.linger);
+        buffer.queue.push_back(ticket);
     }
 
-    fn take(&mut self, calls: &mut Calls, allowed: Allowed, now: Instant) -> Batch<Carried> {
-        let mut filling = Filling::new(self.request_bytes(allowed, now));
-        let lanes = self.lanes.len();
-        self.turn = (self.turn + 1) % lanes;
-        for index in 0..lanes {
-            let index = (self.turn + index) % lanes;
-            self.fill(index, &mut filling, allowed.bytes, calls, now);
-        }
-        filling.finish()
-    }
-
-    fn wakes(&self) -> Option<Instant> {
-        let free = self.lanes.iter().filter(|lane| lane.is_free());
-        free.map(Lane::goes).min()
-    }
-
-    fn landed(
+    fn drain(
         &mut self,
-        carried: Carried,
-        landed: Landed,
+        calls: &mut Calls,
+        limits: RequestLimits,
+        now: Instant,
+    ) -> PutRequest<InFlightAggregate> {
+        let mut request = RequestBuilder::new(self.request_bytes(limits, now));
+        let buffers = self.buffers.len();
+        self.turn = (self.turn + 1) % buffers;
+        for index in 0..buffers {
+            let index = (self.turn + index) % buffers;
+            self.fill(index, &mut request, limits.bytes, calls, now);
+        }
+        request.finish()
+    }
+
+    fn next_wakeup(&self) -> Option<Instant> {
+        let free = self.buffers.iter().filter(|buffer| buffer.can_send());
+        free.map(ShardBuffer::flush_at).min()
+    }
+
+    fn stored(
+        &mut self,
+        aggregate: InFlightAggregate,
+        stored: ShardPosition,
         calls: &mut Calls,
         now: Instant,
     ) -> bool {
-        let took = now.saturating_duration_since(carried.sent);
-        for lane in &mut self.lanes[self.map.indexes_of(carried.cover)] {
-            lane.size.stored(took);
+        let took = now.saturating_duration_since(aggregate.sent);
+        for buffer in &mut self.buffers[self.map.indexes_of(aggregate.cover)] {
+            buffer.size.stored(took);
         }
-        let range = self.map.range(&landed.shard);
-        if range.is_none() && carried.tickets.len() > 1 {
-            self.unmapped.push((carried, landed));
+        let range = self.map.range(&stored.shard);
+        if range.is_none() && aggregate.tickets.len() > 1 {
+            self.unmapped.push((aggregate, stored));
             return true;
         }
-        self.place(carried, &landed, range, calls, now)
+        self.complete(aggregate, &stored, range, calls, now)
     }
 
-    fn again(&mut self, failed: Vec<(Carried, Error)>, calls: &mut Calls, now: Instant) {
-        for (mut carried, error) in failed {
-            let attempts = carried.fail(calls);
+    fn retry(&mut self, failed: Vec<(InFlightAggregate, Error)>, calls: &mut Calls, now: Instant) {
+        for (mut aggregate, error) in failed {
+            let attempts = aggregate.count_failure(calls);
             if error.kind() == ErrorKind::Throttled {
-                let lane = self.map.index_of(carried.tickets[0].hash);
-                let lane = &mut self.lanes[lane];
-                lane.limiter.throttled(carried.bytes, now);
+                let buffer = self.map.index_of(aggregate.tickets[0].hash);
+                let buffer = &mut self.buffers[buffer];
+                buffer.limiter.throttled(aggregate.bytes, now);
                 if attempts > 1 {
-                    lane.size.throttled_again(carried.bytes);
+                    buffer.size.throttled_again(aggregate.bytes);
                 }
             }
-            self.release(carried.cover);
-            self.wait(&carried, now + delay(attempts), calls);
-            self.put_back(carried.tickets, calls, now);
+            self.release(aggregate.cover);
+            self.block_until(&aggregate, now + retry_delay(attempts), calls);
+            self.put_back(aggregate.tickets, calls, now);
         }
     }
 
-    fn refused(&mut self, carried: Carried, error: Error, calls: &mut Calls, now: Instant) {
-        let Carried { tickets, cover, .. } = carried;
+    fn fail(
+        &mut self,
+        aggregate: InFlightAggregate,
+        error: Error,
+        calls: &mut Calls,
+        now: Instant,
+    ) {
+        let InFlightAggregate { tickets, cover, .. } = aggregate;
         let is_of_one = matches!(error.kind(), ErrorKind::Invalid | ErrorKind::TooLarge);
         if is_of_one && tickets.len() > 1 {
-            for lane in self.release(cover) {
-                lane.most = tickets.len() / 2;
+            for buffer in self.release(cover) {
+                buffer.max_records = tickets.len() / 2;
             }
             return self.put_back(tickets, calls, now);
         }
-        for lane in self.release(cover) {
-            lane.most = usize::MAX;
+        for buffer in self.release(cover) {
+            buffer.max_records = usize::MAX;
         }
         for ticket in &tickets {
             calls.answer(ticket, Err(error.clone()));
@@ -310,9 +328,9 @@ impl Lanes for ByShard {
         } else {
             self.rebuild(map, now);
         }
-        for (carried, landed) in std::mem::take(&mut self.unmapped) {
-            let range = self.map.range(&landed.shard);
-            self.place(carried, &landed, range, calls, now);
+        for (aggregate, stored) in std::mem::take(&mut self.unmapped) {
+            let range = self.map.range(&stored.shard);
+            self.complete(aggregate, &stored, range, calls, now);
         }
     }
 
@@ -322,29 +340,29 @@ impl Lanes for ByShard {
 }
 
 impl ByShard {
-    /// Recreates the lanes. The order of each key is kept, because all its records were in one lane and are again.
+    /// Recreates the buffers. The order of each key is kept, because all its records were in one buffer and are again.
     fn rebuild(&mut self, mut map: ShardMap, now: Instant) {
-        let known = self.lanes.iter().map(|lane| lane.limiter.clone());
+        let known = self.buffers.iter().map(|buffer| buffer.limiter.clone());
         let limiters = self.settings.limiters(&self.map, known, &map, now);
-        // The responses in flight measure the latency for the new lanes.
-        let lanes = limiters.into_iter();
-        let lanes = lanes.map(|limiter| Lane::new(limiter, self.size.clone(), now));
-        let mut lanes: Vec<_> = lanes.collect();
-        for lane in self.lanes.drain(..) {
-            for mut ticket in lane.queue {
-                if ticket.is_free() {
+        // The responses in flight measure the latency for the new buffers.
+        let buffers = limiters.into_iter();
+        let buffers = buffers.map(|limiter| ShardBuffer::new(limiter, self.size.clone(), now));
+        let mut buffers: Vec<_> = buffers.collect();
+        for buffer in self.buffers.drain(..) {
+            for mut ticket in buffer.queue {
+                if ticket.is_unkeyed() {
                     ticket.hash = map.next_keyless_hash();
                 }
-                let new = &mut lanes[map.index_of(ticket.hash)];
-                new.expect(&ticket, lane.due);
+                let new = &mut buffers[map.index_of(ticket.hash)];
+                new.account_for(&ticket, buffer.due);
                 new.queue.push_back(ticket);
             }
         }
         for &cover in &self.covers {
-            for lane in &mut lanes[map.indexes_of(cover)] {
-                lane.busy += 1;
+            for buffer in &mut buffers[map.indexes_of(cover)] {
+                buffer.in_flight += 1;
             }
         }
-        (self.lanes, self.map) = (lanes, map);
+        (self.buffers, self.map) = (buffers, map);
     }
 }

@@ -8,7 +8,7 @@ use millstream_core::{Error, ErrorKind, Position, Result};
 use tokio::time::{Instant, sleep};
 
 use crate::aggregate::Entry;
-use crate::producer::transport::{Landed, Transport};
+use crate::producer::transport::{ShardPosition, Transport};
 use crate::stream::{HashKey, HashRange, Shard};
 
 #[derive(Clone)]
@@ -214,7 +214,7 @@ impl World {
         true
     }
 
-    fn store(&mut self, entry: &Entry) -> Result<Landed> {
+    fn store(&mut self, entry: &Entry) -> Result<ShardPosition> {
         let shard = self.shard_of(entry);
         let error = |kind| Err(Error::new(kind, "send", "as told"));
         if let Some(kind) = self.keys.get(&entry.partition_key[..]) {
@@ -235,11 +235,11 @@ impl World {
             return error(ErrorKind::Unavailable);
         }
         let shard = self.shards[shard].id.to_string();
-        Ok(Landed { shard, position })
+        Ok(ShardPosition { shard, position })
     }
 
     /// Stores the entries of a request in any order: Kinesis promises none.
-    fn store_all(&mut self, entries: &[Entry]) -> Vec<Result<Landed>> {
+    fn store_all(&mut self, entries: &[Entry]) -> Vec<Result<ShardPosition>> {
         let mut order: Vec<_> = (0..entries.len()).collect();
         self.random.shuffle(&mut order);
         let mut answers: Vec<_> = entries.iter().map(|_| None).collect();
@@ -251,7 +251,7 @@ impl World {
 }
 
 impl Transport for Fake {
-    async fn put(&self, entries: Arc<Vec<Entry>>) -> Result<Vec<Result<Landed>>> {
+    async fn put(&self, entries: Arc<Vec<Entry>>) -> Result<Vec<Result<ShardPosition>>> {
         let bytes: usize = entries.iter().map(Entry::size).sum();
         let (before, after, script) = {
             let mut world = self.world();

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use self::fake::Fake;
 use super::Producer;
-use super::lanes::Settings;
+use super::settings::ProducerSettings;
 use super::shard_map::ShardMap;
 use crate::config::{self, Aggregation};
 
@@ -42,7 +42,7 @@ fn config(aggregation: Aggregation) -> config::Producer {
 }
 
 fn start(fake: &Fake, config: config::Producer) -> Arc<Producer> {
-    let settings = Settings {
+    let settings = ProducerSettings {
         config,
         record_bytes: 1 << 20,
         epoch: Instant::now(),

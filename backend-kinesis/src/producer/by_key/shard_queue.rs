@@ -9,7 +9,7 @@ use crate::producer::calls::Ticket;
 use crate::producer::rate_limiter::RateLimiter;
 use crate::stream::HashKey;
 
-pub(super) struct Lane {
+pub(super) struct ShardQueue {
     pub(super) limiter: RateLimiter,
     /// Records of bound keys, or without a key: they may be sent.
     pub(super) next: VecDeque<Ticket>,
@@ -20,7 +20,7 @@ pub(super) struct Lane {
     pub(super) due: Instant,
 }
 
-impl Lane {
+impl ShardQueue {
     pub(super) fn new(limiter: RateLimiter) -> Self {
         Self {
             due: limiter.ready_at(),
@@ -40,7 +40,7 @@ impl Lane {
     }
 
     /// Accounts for a record that is about to be added.
-    pub(super) fn expect(&mut self, bytes: usize, due: Instant) {
+    pub(super) fn account_for(&mut self, bytes: usize, due: Instant) {
         self.due = if self.is_empty() {
             due
         } else {

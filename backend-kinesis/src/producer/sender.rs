@@ -1,4 +1,4 @@
-//! The task of a producer: builds requests from the records that its lanes release, and handles the responses.
+//! The task of a producer: builds requests from the records that the accumulator releases, and handles the responses.
 //!
 //! It ends when the producer is dropped, and its requests end with it.
 
@@ -11,55 +11,56 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use super::accumulator::{RecordAccumulator, RequestLimits};
 use super::calls::{Calls, Submission};
-use super::lanes::{Allowed, Batch, Lanes};
 use super::refresh::Refresh;
+use super::request::PutRequest;
 use super::request_size::RequestSize;
 use super::shard_map::ShardMap;
-use super::transport::{Landed, Transport};
+use super::transport::{ShardPosition, Transport};
 use crate::stream::Shard;
 
 /// The maximum number of calls that are received at a time.
-const AT_ONCE: usize = 64;
+const MAX_SUBMISSIONS: usize = 64;
 
-type Answer = Result<Vec<Result<Landed>>>;
+type Answer = Result<Vec<Result<ShardPosition>>>;
 
-pub(super) struct Owner<T, L: Lanes> {
+pub(super) struct Sender<T, A: RecordAccumulator> {
     stream: Arc<str>,
     transport: Arc<T>,
-    lanes: L,
+    accumulator: A,
     calls: Calls,
     /// Holds only submissions whose callers wait.
-    inbox: mpsc::UnboundedReceiver<Submission>,
+    submissions: mpsc::UnboundedReceiver<Submission>,
     /// The maximum number of requests in flight.
-    most: usize,
-    size: RequestSize,
+    max_requests: usize,
+    request_size: RequestSize,
     requests: JoinSet<Answer>,
-    flying: HashMap<Id, Batch<L::Load>>,
+    in_flight: HashMap<Id, PutRequest<A::EntryTickets>>,
     /// Halves of a request that was rejected as a whole.
-    halves: Vec<Batch<L::Load>>,
+    halves: Vec<PutRequest<A::EntryTickets>>,
     listing: JoinSet<Result<Vec<Shard>>>,
     refresh: Refresh,
 }
 
-impl<T: Transport, L: Lanes> Owner<T, L> {
+impl<T: Transport, A: RecordAccumulator> Sender<T, A> {
     pub(super) fn new(
         stream: Arc<str>,
         transport: Arc<T>,
-        lanes: L,
-        inbox: mpsc::UnboundedReceiver<Submission>,
-        most: usize,
+        accumulator: A,
+        submissions: mpsc::UnboundedReceiver<Submission>,
+        max_requests: usize,
     ) -> Self {
         Self {
             calls: Calls::new(stream.clone()),
             stream,
             transport,
-            lanes,
-            inbox,
-            most,
-            size: RequestSize::new(),
+            accumulator,
+            submissions,
+            max_requests,
+            request_size: RequestSize::new(),
             requests: JoinSet::new(),
-            flying: HashMap::new(),
+            in_flight: HashMap::new(),
             halves: Vec::new(),
             listing: JoinSet::new(),
             refresh: Refresh::new(Instant::now()),
@@ -67,114 +68,128 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
     }
 
     pub(super) async fn run(mut self) {
-        let mut submissions = Vec::new();
+        let mut received = Vec::new();
         loop {
             let now = Instant::now();
             self.calls.expire(now);
             self.start_listing(now);
             self.start_requests(now);
-            let wakes = self.wakes();
+            let next_wakeup = self.next_wakeup();
             tokio::select! {
                 biased;
-                Some(ended) = self.requests.join_next_with_id() => self.settle(ended),
+                Some(ended) = self.requests.join_next_with_id() => self.on_response(ended),
                 Some(ended) = self.listing.join_next() => self.remap(ended),
-                taken = self.inbox.recv_many(&mut submissions, AT_ONCE) => {
-                    if taken == 0 {
+                count = self.submissions.recv_many(&mut received, MAX_SUBMISSIONS) => {
+                    if count == 0 {
                         return;
                     }
                     let now = Instant::now();
-                    for submission in submissions.drain(..) {
+                    for submission in received.drain(..) {
                         for ticket in self.calls.open(submission) {
-                            self.lanes.push(ticket, &self.calls, now);
+                            self.accumulator.push(ticket, &self.calls, now);
                         }
                     }
                 }
-                () = at(wakes) => {}
+                () = sleep_until_or_forever(next_wakeup) => {}
             }
         }
     }
 
     /// Returns when there is something to do, if nothing happens before.
-    fn wakes(&self) -> Option<Instant> {
-        let lanes = self
-            .lanes
-            .wakes()
-            .filter(|_| self.requests.len() < self.most);
+    fn next_wakeup(&self) -> Option<Instant> {
+        let accumulator = self
+            .accumulator
+            .next_wakeup()
+            .filter(|_| self.requests.len() < self.max_requests);
         let listing = self.refresh.due().filter(|_| !self.calls.is_empty());
         let deadline = self.calls.next_deadline();
-        [lanes, listing, deadline].into_iter().flatten().min()
+        [accumulator, listing, deadline].into_iter().flatten().min()
     }
 
     fn start_requests(&mut self, now: Instant) {
-        while self.requests.len() < self.most {
-            let batch = match self.halves.pop() {
+        while self.requests.len() < self.max_requests {
+            let request = match self.halves.pop() {
                 Some(half) => half,
                 None => {
-                    let allowed = Allowed {
-                        bytes: self.size.get(),
-                        requests: self.most - self.requests.len(),
+                    let limits = RequestLimits {
+                        bytes: self.request_size.get(),
+                        requests: self.max_requests - self.requests.len(),
                     };
-                    self.lanes.take(&mut self.calls, allowed, now)
+                    self.accumulator.drain(&mut self.calls, limits, now)
                 }
             };
-            if batch.loads.is_empty() {
+            if request.tickets.is_empty() {
                 return;
             }
-            let (transport, entries) = (self.transport.clone(), batch.entries.clone());
-            let request = self
+            let (transport, entries) = (self.transport.clone(), request.entries.clone());
+            let task = self
                 .requests
                 .spawn(async move { transport.put(entries).await });
-            self.flying.insert(request.id(), batch);
+            self.in_flight.insert(task.id(), request);
         }
     }
 
-    fn settle(&mut self, ended: Result<(Id, Answer), JoinError>) {
+    fn on_response(&mut self, ended: Result<(Id, Answer), JoinError>) {
         let now = Instant::now();
         let (id, answer) = ended.unwrap_or_else(|panic| {
             let error = self.error("the request panicked");
             (panic.id(), Err(error.with_source(panic)))
         });
-        let batch = self.flying.remove(&id).expect("each request has its batch");
+        let request = self
+            .in_flight
+            .remove(&id)
+            .expect("each task has its request");
         match answer {
             Ok(answers) => {
-                self.size.succeeded();
-                self.settle_each(batch, answers, now);
+                self.request_size.succeeded();
+                self.on_results(request, answers, now);
             }
             Err(error) if error.is_retryable() => {
                 if error.kind() == ErrorKind::Timeout {
-                    self.size.timed_out();
+                    self.request_size.timed_out();
                 }
-                let loads = batch.loads.into_iter();
-                self.again(loads.map(|load| (load, error.clone())).collect(), now);
+                let tickets = request.tickets.into_iter();
+                self.retry(
+                    tickets.map(|tickets| (tickets, error.clone())).collect(),
+                    now,
+                );
             }
-            Err(error) => self.refuse(batch, &error, now),
+            Err(error) => self.on_rejected(request, &error, now),
         }
     }
 
-    fn settle_each(&mut self, batch: Batch<L::Load>, answers: Vec<Result<Landed>>, now: Instant) {
+    fn on_results(
+        &mut self,
+        request: PutRequest<A::EntryTickets>,
+        answers: Vec<Result<ShardPosition>>,
+        now: Instant,
+    ) {
         let missing = || Err(self.error("the answer does not tell of all records"));
         let answers: Vec<_> = answers
             .into_iter()
             .chain(std::iter::repeat_with(missing))
-            .take(batch.loads.len())
+            .take(request.tickets.len())
             .collect();
         let mut again = Vec::new();
-        for (load, answer) in batch.loads.into_iter().zip(answers) {
+        for (tickets, answer) in request.tickets.into_iter().zip(answers) {
             match answer {
-                Ok(landed) => {
-                    if self.lanes.landed(load, landed, &mut self.calls, now) {
+                Ok(stored) => {
+                    if self
+                        .accumulator
+                        .stored(tickets, stored, &mut self.calls, now)
+                    {
                         self.refresh.want();
                     }
                 }
-                Err(error) if error.is_retryable() => again.push((load, error)),
-                Err(error) => self.lanes.refused(load, error, &mut self.calls, now),
+                Err(error) if error.is_retryable() => again.push((tickets, error)),
+                Err(error) => self.accumulator.fail(tickets, error, &mut self.calls, now),
             }
         }
-        self.again(again, now);
+        self.retry(again, now);
     }
 
-    /// Handles loads that are not stored, or not known to be.
-    fn again(&mut self, failed: Vec<(L::Load, Error)>, now: Instant) {
+    /// Handles entries that are not stored, or not known to be.
+    fn retry(&mut self, failed: Vec<(A::EntryTickets, Error)>, now: Instant) {
         let Some((_, error)) = failed.first() else {
             return;
         };
@@ -187,23 +202,23 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
             error = %Causes(error),
             "entries of a request failed and are tried again"
         );
-        self.lanes.again(failed, &mut self.calls, now);
+        self.accumulator.retry(failed, &mut self.calls, now);
     }
 
     /// Handles a request that was rejected as a whole. One entry may be the reason. It is found by bisection, so
     /// the others do not fail with it.
-    fn refuse(&mut self, batch: Batch<L::Load>, error: &Error, now: Instant) {
+    fn on_rejected(&mut self, request: PutRequest<A::EntryTickets>, error: &Error, now: Instant) {
         let is_of_one = matches!(error.kind(), ErrorKind::Invalid | ErrorKind::TooLarge);
-        if is_of_one && batch.loads.len() > 1 {
-            return self.halves.extend(batch.split());
+        if is_of_one && request.tickets.len() > 1 {
+            return self.halves.extend(request.split());
         }
         if error.kind() == ErrorKind::NotFound {
             // A new stream of that name may exist soon.
             self.refresh.want();
         }
-        for load in batch.loads {
-            self.lanes
-                .refused(load, error.clone(), &mut self.calls, now);
+        for tickets in request.tickets {
+            self.accumulator
+                .fail(tickets, error.clone(), &mut self.calls, now);
         }
     }
 
@@ -225,8 +240,8 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
         let map = listed.map(|shards| ShardMap::new(self.stream.clone(), &shards));
         let has_changed = match map {
             Ok(Some(map)) => {
-                let has_changed = !self.lanes.map().has_same_open_shards(&map);
-                self.lanes.remap(map, &mut self.calls, now);
+                let has_changed = !self.accumulator.map().has_same_open_shards(&map);
+                self.accumulator.remap(map, &mut self.calls, now);
                 has_changed
             }
             // Without an open shard, the stream is being deleted or created. The results of requests show which.
@@ -248,8 +263,8 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
     }
 }
 
-/// Sleeps until then, or forever.
-async fn at(when: Option<Instant>) {
+/// Sleeps until `when`, or forever.
+async fn sleep_until_or_forever(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,
         None => std::future::pending().await,

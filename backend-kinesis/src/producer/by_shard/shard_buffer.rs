@@ -1,15 +1,14 @@
-//! The records that wait for one shard, and those in flight.
+//! The records that wait to be aggregated for one shard.
 
 use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
 use super::aggregate_size::AggregateSize;
-use crate::producer::calls::{Calls, Ticket};
+use crate::producer::calls::Ticket;
 use crate::producer::rate_limiter::RateLimiter;
-use crate::stream::HashRange;
 
-pub(super) struct Lane {
+pub(super) struct ShardBuffer {
     pub(super) limiter: RateLimiter,
     pub(super) size: AggregateSize,
     pub(super) queue: VecDeque<Ticket>,
@@ -18,39 +17,15 @@ pub(super) struct Lane {
     pub(super) explicit: usize,
     /// The end of the linger time of the oldest record.
     pub(super) due: Instant,
-    /// The number of aggregates in flight whose records could have keys of this lane.
-    pub(super) busy: usize,
-    /// Until when the failure of an aggregate blocks the lane.
-    pub(super) waits_until: Instant,
+    /// The number of aggregates in flight whose records could have keys of this buffer.
+    pub(super) in_flight: usize,
+    /// Until when the failure of an aggregate blocks the buffer.
+    pub(super) blocked_until: Instant,
     /// The maximum number of records of the next aggregate, while the search for a rejected record runs.
-    pub(super) most: usize,
+    pub(super) max_records: usize,
 }
 
-/// The records of an aggregate.
-pub(in crate::producer) struct Carried {
-    pub(super) tickets: Vec<Ticket>,
-    /// The size of the aggregate.
-    pub(super) bytes: usize,
-    pub(super) sent: Instant,
-    /// The cover of the lane that it was filled from.
-    pub(super) cover: HashRange,
-}
-
-impl Carried {
-    /// Counts a failure of the records that are still to be sent. Returns the largest number of attempts
-    /// of any of them.
-    pub(super) fn fail(&mut self, calls: &Calls) -> u32 {
-        let tickets = self.tickets.iter_mut();
-        let open = tickets.filter(|ticket| calls.deadline(ticket).is_some());
-        let attempts = open.map(|ticket| {
-            ticket.attempts += 1;
-            ticket.attempts
-        });
-        attempts.max().unwrap_or(0)
-    }
-}
-
-impl Lane {
+impl ShardBuffer {
     pub(super) fn new(limiter: RateLimiter, size: AggregateSize, now: Instant) -> Self {
         Self {
             limiter,
@@ -59,14 +34,14 @@ impl Lane {
             bytes: 0,
             explicit: 0,
             due: now,
-            busy: 0,
-            waits_until: now,
-            most: usize::MAX,
+            in_flight: 0,
+            blocked_until: now,
+            max_records: usize::MAX,
         }
     }
 
     /// Accounts for a record that is about to be added.
-    pub(super) fn expect(&mut self, ticket: &Ticket, due: Instant) {
+    pub(super) fn account_for(&mut self, ticket: &Ticket, due: Instant) {
         self.due = if self.queue.is_empty() {
             due
         } else {
@@ -90,19 +65,20 @@ impl Lane {
         self.size.get(bytes_per_second).min(most_bytes)
     }
 
-    pub(super) fn is_free(&self) -> bool {
-        self.busy == 0 && !self.queue.is_empty()
+    /// Returns whether it has records, and none of their keys is in flight.
+    pub(super) fn can_send(&self) -> bool {
+        self.in_flight == 0 && !self.queue.is_empty()
     }
 
     /// Returns the bytes of its waiting records that fit the next aggregate.
-    pub(super) fn wants(&self, most_bytes: usize, now: Instant) -> usize {
+    pub(super) fn ready_bytes(&self, most_bytes: usize, now: Instant) -> usize {
         self.bytes.min(self.target(most_bytes, now))
     }
 
-    /// Returns when it may send, if it is free: as soon as it has enough for an aggregate, or its linger time is
-    /// over.
-    pub(super) fn goes(&self) -> Instant {
-        let least = self.waits_until.max(self.limiter.ready_at());
+    /// Returns when it may send, if [`can_send`](Self::can_send): as soon as it has enough for an aggregate, or its
+    /// linger time is over.
+    pub(super) fn flush_at(&self) -> Instant {
+        let least = self.blocked_until.max(self.limiter.ready_at());
         if self.bytes >= self.size.least() {
             least
         } else {
@@ -111,6 +87,6 @@ impl Lane {
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.is_free() && self.goes() <= now
+        self.can_send() && self.flush_at() <= now
     }
 }
