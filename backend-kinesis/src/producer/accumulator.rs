@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::calls::{Calls, Ticket};
 use super::request::PutRequest;
-use super::shard_map::ShardMap;
+use super::shard_map::{Prediction, ShardMap};
 use super::transport::ShardPosition;
 
 /// The records that wait to be sent. There are two kinds: [`ByKey`] and [`ByShard`].
@@ -34,14 +34,14 @@ pub(super) trait RecordAccumulator: Send + 'static {
     /// Returns when to call [`drain`](Self::drain) again, if nothing happens before.
     fn next_wakeup(&self) -> Option<Instant>;
 
-    /// Handles an entry that was stored. Returns whether the map is wrong.
+    /// Handles an entry that was stored.
     fn stored(
         &mut self,
         tickets: Self::EntryTickets,
         stored: ShardPosition,
         calls: &mut Calls,
         now: Instant,
-    ) -> bool;
+    ) -> Prediction;
 
     /// Handles entries of one request that may not be stored: their records wait, and are retried.
     fn retry(&mut self, failed: Vec<(Self::EntryTickets, Error)>, calls: &mut Calls, now: Instant);

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::stream::HashKey;
 
 /// Results in the order of the records; `None` for those that were not submitted.
-pub(super) type Answers = Vec<Option<Result<RecordMetadata, Error>>>;
+pub(super) type SendResults = Vec<Option<Result<RecordMetadata, Error>>>;
 
 /// Records in transit from `send` to the task.
 pub(super) struct Submission {
@@ -23,7 +23,7 @@ pub(super) struct Submission {
     pub(super) tickets: Vec<Ticket>,
     pub(super) sent: Instant,
     pub(super) deadline: Instant,
-    pub(super) reply: oneshot::Sender<Answers>,
+    pub(super) reply: oneshot::Sender<SendResults>,
 }
 
 /// Represents one record.
@@ -59,11 +59,11 @@ struct Call {
     records: Arc<Vec<Record>>,
     sent: Instant,
     deadline: Instant,
-    answers: Answers,
+    results: SendResults,
     left: usize,
     /// Keys with a failed record: no later record of them is stored.
     failed: Vec<HashKey>,
-    reply: oneshot::Sender<Answers>,
+    reply: oneshot::Sender<SendResults>,
 }
 
 /// In the order in which they were submitted, which is that of their deadlines.
@@ -93,13 +93,13 @@ impl Calls {
         } = submission;
         let number = self.next;
         self.next += 1;
-        let mut answers = Vec::new();
-        answers.resize_with(records.len(), || None);
+        let mut results = Vec::new();
+        results.resize_with(records.len(), || None);
         let call = Call {
             records,
             sent,
             deadline,
-            answers,
+            results,
             left: tickets.len(),
             failed: Vec::new(),
             reply,
@@ -117,7 +117,7 @@ impl Calls {
 
     /// Returns the record, if it must still be sent. A record behind a failed one of its key and call must not, and
     /// is failed here.
-    pub(super) fn wanted(&mut self, ticket: &Ticket) -> Option<&Record> {
+    pub(super) fn record_to_send(&mut self, ticket: &Ticket) -> Option<&Record> {
         let call = self.open.get(&ticket.call)?;
         if call.reply.is_closed() {
             self.open.remove(&ticket.call);
@@ -126,7 +126,7 @@ impl Calls {
         if ticket.key.is_some_and(|key| call.failed.contains(&key)) {
             let message = "not sent, since an earlier record of its key failed";
             let error = self.error(ErrorKind::Unavailable, message);
-            self.answer(ticket, Err(error));
+            self.resolve(ticket, Err(error));
             return None;
         }
         let call = &self.open[&ticket.call];
@@ -144,20 +144,20 @@ impl Calls {
     }
 
     /// Sets the final result of a record.
-    pub(super) fn answer(&mut self, ticket: &Ticket, answer: Result<RecordMetadata, Error>) {
+    pub(super) fn resolve(&mut self, ticket: &Ticket, result: Result<RecordMetadata, Error>) {
         let Some(call) = self.open.get_mut(&ticket.call) else {
             return;
         };
-        if answer.is_err() {
+        if result.is_err() {
             call.failed.extend(ticket.key);
         }
-        let slot = &mut call.answers[ticket.index as usize];
-        if slot.replace(answer).is_none() {
+        let slot = &mut call.results[ticket.index as usize];
+        if slot.replace(result).is_none() {
             call.left -= 1;
         }
         if call.left == 0 {
             let call = self.open.remove(&ticket.call).expect("it was there");
-            let _ = call.reply.send(call.answers);
+            let _ = call.reply.send(call.results);
         }
     }
 
@@ -170,14 +170,14 @@ impl Calls {
             let mut call = first.remove();
             let took = call.deadline - call.sent;
             let message = format!(
-                "not stored within {took:?}, as far as is known: look at the stream's limits, or \
+                "not stored within {took:?}, as far as is known: check the stream's limits, or \
                  raise producer.timeout"
             );
             let error = self.error(ErrorKind::Timeout, message);
-            for answer in &mut call.answers {
-                answer.get_or_insert_with(|| Err(error.clone()));
+            for result in &mut call.results {
+                result.get_or_insert_with(|| Err(error.clone()));
             }
-            let _ = call.reply.send(call.answers);
+            let _ = call.reply.send(call.results);
         }
     }
 

@@ -36,7 +36,7 @@ use tokio::time::Instant;
 use self::accumulator::RecordAccumulator;
 use self::by_key::ByKey;
 use self::by_shard::ByShard;
-use self::calls::{Answers, Submission, Ticket};
+use self::calls::{SendResults, Submission, Ticket};
 use self::explicit::Addressed;
 use self::request::MOST_BYTES;
 use self::sender::Sender;
@@ -135,7 +135,7 @@ impl Producer {
         );
         if size > most {
             let message = format!(
-                "the record has {size} bytes as it is stored, with its key and what carries its \
+                "the record has {size} bytes as it is stored, with its key and \
                  headers: use at most {most}"
             );
             return Err(self.error(ErrorKind::TooLarge, message));
@@ -144,14 +144,14 @@ impl Producer {
     }
 
     /// Separates the records that are sent from those that are rejected here.
-    fn tickets(&self, addressed: &Addressed, refused: &mut Answers) -> Vec<Ticket> {
+    fn tickets(&self, addressed: &Addressed, rejected: &mut SendResults) -> Vec<Ticket> {
         let count = addressed.records.len();
         let mut tickets = Vec::with_capacity(count);
         let mut failed = Vec::new();
         for ((record, hash), index) in addressed.iter().zip(0..) {
             let checked = match &record.key {
                 Some(key) if failed.contains(&key) => {
-                    let message = "not sent, since an earlier record of its key was refused";
+                    let message = "not sent, since an earlier record of its key was rejected";
                     Err(self.error(ErrorKind::Unavailable, message))
                 }
                 _ => hash
@@ -160,8 +160,8 @@ impl Producer {
             };
             match checked {
                 Err(error) => {
-                    refused.resize_with(count, || None);
-                    refused[index as usize] = Some(Err(error));
+                    rejected.resize_with(count, || None);
+                    rejected[index as usize] = Some(Err(error));
                     failed.extend(&record.key);
                 }
                 Ok(explicit) => {
@@ -215,14 +215,14 @@ impl driver::Producer for Producer {
 
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let sent = Instant::now();
-        let mut refused = Answers::new();
+        let mut rejected = SendResults::new();
         let records = Arc::new(records);
         let header = self.settings.config.explicit_hash_key_header.as_deref();
         let addressed = Addressed::of(&records, header);
-        let tickets = self.tickets(&addressed, &mut refused);
-        let mut answers = Answers::new();
+        let tickets = self.tickets(&addressed, &mut rejected);
+        let mut sent_results = SendResults::new();
         if !tickets.is_empty() {
-            let (reply, answer) = oneshot::channel();
+            let (reply, reply_receiver) = oneshot::channel();
             let submission = Submission {
                 records: addressed.records,
                 tickets,
@@ -232,18 +232,18 @@ impl driver::Producer for Producer {
             };
             // If the sender has ended, it drops the reply channel too.
             let _ = self.submissions.send(submission);
-            answers = answer.await.unwrap_or_default();
+            sent_results = reply_receiver.await.unwrap_or_default();
         }
-        let mut refused = refused.into_iter();
-        let mut answers = answers.into_iter();
+        let mut rejected = rejected.into_iter();
+        let mut sent_results = sent_results.into_iter();
         let results = records.iter().map(|record| {
-            let refused = refused.next().flatten();
-            let answered = answers.next().flatten();
-            let answer = refused.or(answered).unwrap_or_else(|| {
+            let rejection = rejected.next().flatten();
+            let sent_result = sent_results.next().flatten();
+            let result = rejection.or(sent_result).unwrap_or_else(|| {
                 let message = "the producer's task has ended, it may or may not be stored";
                 Err(self.error(ErrorKind::Timeout, message))
             });
-            answer.map_err(|error| Rejected::new(record.clone(), error))
+            result.map_err(|error| Rejected::new(record.clone(), error))
         });
         results.collect()
     }

@@ -16,14 +16,14 @@ use super::calls::{Calls, Submission};
 use super::refresh::Refresh;
 use super::request::PutRequest;
 use super::request_size::RequestSize;
-use super::shard_map::ShardMap;
+use super::shard_map::{Prediction, ShardMap};
 use super::transport::{ShardPosition, Transport};
 use crate::stream::Shard;
 
 /// The maximum number of calls that are received at a time.
 const MAX_SUBMISSIONS: usize = 64;
 
-type Answer = Result<Vec<Result<ShardPosition>>>;
+type Response = Result<Vec<Result<ShardPosition>>>;
 
 pub(super) struct Sender<T, A: RecordAccumulator> {
     stream: Arc<str>,
@@ -35,7 +35,7 @@ pub(super) struct Sender<T, A: RecordAccumulator> {
     /// The maximum number of requests in flight.
     max_requests: usize,
     request_size: RequestSize,
-    requests: JoinSet<Answer>,
+    requests: JoinSet<Response>,
     in_flight: HashMap<Id, PutRequest<A::EntryTickets>>,
     /// Halves of a request that was rejected as a whole.
     halves: Vec<PutRequest<A::EntryTickets>>,
@@ -129,9 +129,9 @@ impl<T: Transport, A: RecordAccumulator> Sender<T, A> {
         }
     }
 
-    fn on_response(&mut self, ended: Result<(Id, Answer), JoinError>) {
+    fn on_response(&mut self, ended: Result<(Id, Response), JoinError>) {
         let now = Instant::now();
-        let (id, answer) = ended.unwrap_or_else(|panic| {
+        let (id, response) = ended.unwrap_or_else(|panic| {
             let error = self.error("the request panicked");
             (panic.id(), Err(error.with_source(panic)))
         });
@@ -139,10 +139,10 @@ impl<T: Transport, A: RecordAccumulator> Sender<T, A> {
             .in_flight
             .remove(&id)
             .expect("each task has its request");
-        match answer {
-            Ok(answers) => {
+        match response {
+            Ok(results) => {
                 self.request_size.succeeded();
-                self.on_results(request, answers, now);
+                self.on_results(request, results, now);
             }
             Err(error) if error.is_retryable() => {
                 if error.kind() == ErrorKind::Timeout {
@@ -161,31 +161,30 @@ impl<T: Transport, A: RecordAccumulator> Sender<T, A> {
     fn on_results(
         &mut self,
         request: PutRequest<A::EntryTickets>,
-        answers: Vec<Result<ShardPosition>>,
+        results: Vec<Result<ShardPosition>>,
         now: Instant,
     ) {
-        let missing = || Err(self.error("the answer does not tell of all records"));
-        let answers: Vec<_> = answers
+        let missing = || Err(self.error("the response does not have a result for each record"));
+        let results: Vec<_> = results
             .into_iter()
             .chain(std::iter::repeat_with(missing))
             .take(request.tickets.len())
             .collect();
-        let mut again = Vec::new();
-        for (tickets, answer) in request.tickets.into_iter().zip(answers) {
-            match answer {
+        let mut retryable = Vec::new();
+        for (tickets, result) in request.tickets.into_iter().zip(results) {
+            match result {
                 Ok(stored) => {
-                    if self
-                        .accumulator
-                        .stored(tickets, stored, &mut self.calls, now)
-                    {
+                    let calls = &mut self.calls;
+                    let prediction = self.accumulator.stored(tickets, stored, calls, now);
+                    if prediction == Prediction::Wrong {
                         self.refresh.want();
                     }
                 }
-                Err(error) if error.is_retryable() => again.push((tickets, error)),
+                Err(error) if error.is_retryable() => retryable.push((tickets, error)),
                 Err(error) => self.accumulator.fail(tickets, error, &mut self.calls, now),
             }
         }
-        self.retry(again, now);
+        self.retry(retryable, now);
     }
 
     /// Handles entries that are not stored, or not known to be.

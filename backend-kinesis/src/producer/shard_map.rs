@@ -29,6 +29,14 @@ pub(super) struct ShardMap {
     next: usize,
 }
 
+/// Whether the map predicted the shard in which a record was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prediction {
+    Right,
+    /// The shards have changed, so they must be listed again.
+    Wrong,
+}
+
 /// An open shard.
 #[derive(Debug)]
 pub(super) struct OpenShard {
@@ -128,14 +136,14 @@ impl ShardMap {
         self.ranges.get(shard).copied()
     }
 
-    /// Returns the partition of a shard that has stored a record of this hash, and whether it was expected
-    /// there.
-    pub(super) fn locate(&self, hash: HashKey, shard: &str) -> (Partition, bool) {
-        let expected = &self.open[self.index_of(hash)].partition;
-        if expected.id() == shard {
-            return (expected.clone(), true);
+    /// Returns the partition of a shard that has stored a record of this hash, and whether the map predicted it.
+    pub(super) fn locate(&self, hash: HashKey, shard: &str) -> (Partition, Prediction) {
+        let predicted = &self.open[self.index_of(hash)].partition;
+        if predicted.id() == shard {
+            return (predicted.clone(), Prediction::Right);
         }
-        (Partition::new(self.stream.clone(), shard), false)
+        let partition = Partition::new(self.stream.clone(), shard);
+        (partition, Prediction::Wrong)
     }
 
     /// Returns whether the open shards are the same.

@@ -43,7 +43,7 @@ impl Aws {
         Self { connection, stream }
     }
 
-    fn unclear(&self, message: &'static str) -> Error {
+    fn unknown_position(&self, message: &'static str) -> Error {
         Error::new(ErrorKind::Timeout, "send", message).with_stream(self.stream.clone())
     }
 
@@ -54,12 +54,12 @@ impl Aws {
             let error = Error::new(kind, "send", format!("{code}: {message}"));
             return Err(error.with_stream(self.stream.clone()));
         }
-        let place = result.shard_id.zip(result.sequence_number);
-        let (shard, number) =
-            place.ok_or_else(|| self.unclear("stored, but the answer does not say where"))?;
-        let position = number
-            .parse()
-            .map_err(|_| self.unclear("stored at a sequence number that is no number"))?;
+        let stored_at = result.shard_id.zip(result.sequence_number);
+        let (shard, number) = stored_at
+            .ok_or_else(|| self.unknown_position("stored, but the response does not say where"))?;
+        let position = number.parse().map_err(|_| {
+            self.unknown_position("stored, but its sequence number is not a number")
+        })?;
         Ok(ShardPosition { shard, position })
     }
 }
@@ -76,13 +76,13 @@ impl Transport for Aws {
             .set_stream_name(name)
             .set_stream_arn(arn)
             .set_records(Some(entries));
-        let answer = put.send().await;
-        let answer: PutRecordsOutput = answer.map_err(|e| {
+        let response = put.send().await;
+        let response: PutRecordsOutput = response.map_err(|e| {
             self.connection
                 .error("send", e)
                 .with_stream(self.stream.clone())
         })?;
-        Ok(answer.records.into_iter().map(|r| self.read(r)).collect())
+        Ok(response.records.into_iter().map(|r| self.read(r)).collect())
     }
 
     async fn shards(&self) -> Result<Vec<Shard>> {
@@ -93,17 +93,17 @@ impl Transport for Aws {
 impl Aws {
     fn entry(&self, entry: &Entry) -> Result<PutRecordsRequestEntry> {
         let key = std::str::from_utf8(&entry.partition_key);
-        let key = key.map_err(|e| self.refuse("a key that is not UTF-8").with_source(e))?;
+        let key = key.map_err(|e| self.invalid("a key that is not UTF-8").with_source(e))?;
         let hash = entry.explicit_hash_key.map(|hash| hash.0.to_string());
         let entry = PutRecordsRequestEntry::builder()
             .partition_key(key)
             .set_explicit_hash_key(hash)
             .data(Blob::new(&*entry.data));
         let entry = entry.build();
-        entry.map_err(|e| self.refuse("the request cannot be made").with_source(e))
+        entry.map_err(|e| self.invalid("the request cannot be built").with_source(e))
     }
 
-    fn refuse(&self, message: &'static str) -> Error {
+    fn invalid(&self, message: &'static str) -> Error {
         Error::new(ErrorKind::Invalid, "send", message).with_stream(self.stream.clone())
     }
 }

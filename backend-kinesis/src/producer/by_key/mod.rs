@@ -18,7 +18,7 @@ use super::calls::{Calls, Ticket};
 use super::request::{MOST_ENTRIES, PutRequest, RequestBuilder};
 use super::retry_delay::retry_delay;
 use super::settings::ProducerSettings;
-use super::shard_map::ShardMap;
+use super::shard_map::{Prediction, ShardMap};
 use super::transport::ShardPosition;
 use crate::aggregate::{Address, Entry};
 use crate::stream::HashKey;
@@ -74,7 +74,7 @@ impl ByKey {
             return;
         };
         while let Some(next) = held.pop_front() {
-            if calls.wanted(&next).is_some() {
+            if calls.record_to_send(&next).is_some() {
                 let sent = calls.sent(&next).unwrap_or(now);
                 return self.enqueue_next(next, sent + self.settings.config.linger);
             }
@@ -118,7 +118,7 @@ impl ByKey {
             let Some(ticket) = self.queues[index].pop(&mut self.keys) else {
                 return;
             };
-            let Some(record) = calls.wanted(&ticket) else {
+            let Some(record) = calls.record_to_send(&ticket) else {
                 self.release(&ticket, calls, now);
                 continue;
             };
@@ -182,11 +182,11 @@ impl RecordAccumulator for ByKey {
         stored: ShardPosition,
         calls: &mut Calls,
         now: Instant,
-    ) -> bool {
-        let (partition, expected) = self.map.locate(ticket.hash, &stored.shard);
-        calls.answer(&ticket, Ok(RecordMetadata::new(partition, stored.position)));
+    ) -> Prediction {
+        let (partition, prediction) = self.map.locate(ticket.hash, &stored.shard);
+        calls.resolve(&ticket, Ok(RecordMetadata::new(partition, stored.position)));
         self.release(&ticket, calls, now);
-        !expected
+        prediction
     }
 
     fn retry(&mut self, failed: Vec<(Ticket, Error)>, calls: &mut Calls, now: Instant) {
@@ -197,7 +197,7 @@ impl RecordAccumulator for ByKey {
                 let queue = self.map.index_of(ticket.hash);
                 self.queues[queue].limiter.throttled(ticket.bytes, now);
             }
-            if calls.wanted(&ticket).is_none() {
+            if calls.record_to_send(&ticket).is_none() {
                 self.release(&ticket, calls, now);
                 continue;
             }
@@ -214,7 +214,7 @@ impl RecordAccumulator for ByKey {
     }
 
     fn fail(&mut self, ticket: Ticket, error: Error, calls: &mut Calls, now: Instant) {
-        calls.answer(&ticket, Err(error));
+        calls.resolve(&ticket, Err(error));
         self.release(&ticket, calls, now);
     }
 

@@ -40,7 +40,7 @@ use super::calls::{Calls, Ticket};
 use super::request::{PutRequest, RequestBuilder};
 use super::retry_delay::retry_delay;
 use super::settings::ProducerSettings;
-use super::shard_map::ShardMap;
+use super::shard_map::{Prediction, ShardMap};
 use super::transport::ShardPosition;
 use crate::aggregate::{Address, AggregateBuilder};
 use crate::stream::HashRange;
@@ -112,7 +112,7 @@ impl ByShard {
         let mut builder = AggregateBuilder::new();
         let mut tickets = Vec::new();
         while let Some(&ticket) = buffer.queue.front() {
-            if let Some(record) = calls.wanted(&ticket) {
+            if let Some(record) = calls.record_to_send(&ticket) {
                 let keyless = || self.map.keyless(index);
                 let mut address = Address {
                     partition_key: record.key.as_ref().unwrap_or_else(keyless),
@@ -175,7 +175,7 @@ impl ByShard {
     /// Puts records before all waiting ones.
     fn put_back(&mut self, tickets: Vec<Ticket>, calls: &mut Calls, now: Instant) {
         for mut ticket in tickets.into_iter().rev() {
-            if calls.wanted(&ticket).is_some() {
+            if calls.record_to_send(&ticket).is_some() {
                 if ticket.is_unkeyed() {
                     ticket.hash = self.map.next_keyless_hash();
                 }
@@ -194,12 +194,12 @@ impl ByShard {
         range: Option<HashRange>,
         calls: &mut Calls,
         now: Instant,
-    ) -> bool {
+    ) -> Prediction {
         for buffer in self.release(aggregate.cover) {
             buffer.max_records = usize::MAX;
         }
         let tickets = &aggregate.tickets;
-        let (partition, expected) = self.map.locate(tickets[0].hash, &stored.shard);
+        let (partition, prediction) = self.map.locate(tickets[0].hash, &stored.shard);
         // The hash of a single record has routed the aggregate.
         let is_in_place = tickets.len() == 1
             || range.is_some_and(|range| tickets.iter().all(|t| range.contains(t.hash)));
@@ -219,13 +219,13 @@ impl ByShard {
                 self.block_until(&aggregate, now + retry_delay(attempts), calls);
             }
             self.put_back(aggregate.tickets, calls, now);
-            return true;
+            return Prediction::Wrong;
         }
         for (ticket, sub) in tickets.iter().zip(0..) {
             let position = stored.position.with_sub_sequence(sub);
-            calls.answer(ticket, Ok(RecordMetadata::new(partition.clone(), position)));
+            calls.resolve(ticket, Ok(RecordMetadata::new(partition.clone(), position)));
         }
-        !expected
+        prediction
     }
 }
 
@@ -269,7 +269,7 @@ impl RecordAccumulator for ByShard {
         stored: ShardPosition,
         calls: &mut Calls,
         now: Instant,
-    ) -> bool {
+    ) -> Prediction {
         let took = now.saturating_duration_since(aggregate.sent);
         for buffer in &mut self.buffers[self.map.indexes_of(aggregate.cover)] {
             buffer.size.stored(took);
@@ -277,7 +277,7 @@ impl RecordAccumulator for ByShard {
         let range = self.map.range(&stored.shard);
         if range.is_none() && aggregate.tickets.len() > 1 {
             self.unmapped.push((aggregate, stored));
-            return true;
+            return Prediction::Wrong;
         }
         self.complete(aggregate, &stored, range, calls, now)
     }
@@ -318,7 +318,7 @@ impl RecordAccumulator for ByShard {
             buffer.max_records = usize::MAX;
         }
         for ticket in &tickets {
-            calls.answer(ticket, Err(error.clone()));
+            calls.resolve(ticket, Err(error.clone()));
         }
     }
 

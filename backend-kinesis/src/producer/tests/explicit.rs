@@ -23,9 +23,9 @@ async fn they_go_where_they_say() {
             // The key alone would route all of them to one shard.
             record("key", number).header(HASH_KEY, hash.to_string())
         });
-        let answers = producer.send(records.collect()).await;
-        let shards = answers.iter().map(|answer| {
-            let placed = answer.as_ref().unwrap();
+        let results = producer.send(records.collect()).await;
+        let shards = results.iter().map(|result| {
+            let placed = result.as_ref().unwrap();
             placed.partition.id().to_owned()
         });
         let expected = [0, 0, 1, 1, 2, 2].map(|n| format!("shardId-{n:012}"));
@@ -33,8 +33,8 @@ async fn they_go_where_they_say() {
         for reader in [Reader::Ours, Reader::Kcl] {
             let seen = read(&fake.world(), reader);
             assert_eq!(seen.len(), 6, "{aggregation:?}");
-            for (answer, number) in answers.iter().zip(0..) {
-                assert_placed(&seen, number, answer.as_ref().unwrap(), "one of six");
+            for (result, number) in results.iter().zip(0..) {
+                assert_placed(&seen, number, result.as_ref().unwrap(), "one of six");
             }
         }
     }
@@ -45,8 +45,8 @@ async fn keys_of_one_hash_share_requests() {
     let fake = Fake::new(1, 3);
     let producer = start(&fake, config(Aggregation::Off));
     let records = (0..20).map(|n| record(&format!("k{n}"), n).header(HASH_KEY, "1"));
-    let answers = producer.send(records.collect()).await;
-    assert_eq!(kinds(&answers), [None; 20]);
+    let results = producer.send(records.collect()).await;
+    assert_eq!(kinds(&results), [None; 20]);
     assert_eq!(fake.world().requests, [20]);
 }
 
@@ -81,8 +81,8 @@ async fn all_records_of_an_aggregate_have_one_or_none_has() {
         _ => plain(n),
     };
     for records in [(0..30).map(mixed).collect(), (30..60).map(plain).collect()] {
-        let answers = producer.send(records).await;
-        assert_eq!(kinds(&answers), [None; 30]);
+        let results = producer.send(records).await;
+        assert_eq!(kinds(&results), [None; 30]);
     }
     let world = fake.world();
     let stored = world.stored[0].iter().map(|(_, entry)| hash_keys(entry));
@@ -104,8 +104,8 @@ async fn a_record_of_the_largest_size_gets_none_from_its_neighbours() {
     let large = of(2 * LARGEST - size(&of(LARGEST)));
     assert_eq!(size(&large), LARGEST);
     let small = record("l", 2).header(HASH_KEY, "1");
-    let answers = producer.send(vec![large, small]).await;
-    assert_eq!(kinds(&answers), [None, None]);
+    let results = producer.send(vec![large, small]).await;
+    assert_eq!(kinds(&results), [None, None]);
     let world = fake.world();
     let entries = world.stored[0].iter().map(|(_, entry)| entry);
     let entries = entries.map(|entry| (entry.size(), entry.explicit_hash_key));
@@ -125,9 +125,9 @@ async fn a_record_without_a_key_goes_where_no_key_leads() {
         }
         let producer = start(&fake, config(aggregation));
         let to = |hash| Record::new("1").header(HASH_KEY, hash);
-        let answers = producer.send(vec![to("0"), to("1"), to("0")]).await;
-        let shards = answers.iter().map(|answer| {
-            let placed = answer.as_ref().unwrap();
+        let results = producer.send(vec![to("0"), to("1"), to("0")]).await;
+        let shards = results.iter().map(|result| {
+            let placed = result.as_ref().unwrap();
             placed.partition.id().to_owned()
         });
         let expected = [0, 1, 0].map(|n| format!("shardId-{n:012}"));
@@ -136,18 +136,18 @@ async fn a_record_without_a_key_goes_where_no_key_leads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_one_is_refused_and_comes_back_as_it_was() {
+async fn an_invalid_one_is_rejected_with_the_unchanged_record() {
     for aggregation in BOTH {
         let fake = Fake::new(1, 2);
         let producer = start(&fake, config(aggregation));
         let wrong = record("a", 1).header(HASH_KEY, "west").header("b", "2");
         let records = vec![wrong.clone(), record("a", 2), record("c", 3)];
-        let answers = producer.send(records).await;
+        let results = producer.send(records).await;
         let (invalid, behind) = (ErrorKind::Invalid, ErrorKind::Unavailable);
-        assert_eq!(kinds(&answers), [Some(invalid), Some(behind), None]);
-        let refused = answers[0].as_ref().unwrap_err();
-        assert_eq!(*refused.record, wrong);
-        assert!(refused.error.message().contains("\"west\""));
+        assert_eq!(kinds(&results), [Some(invalid), Some(behind), None]);
+        let rejected = results[0].as_ref().unwrap_err();
+        assert_eq!(*rejected.record, wrong);
+        assert!(rejected.error.message().contains("\"west\""));
     }
 }
 
@@ -161,8 +161,8 @@ async fn their_header_is_no_header_that_needs_an_envelope() {
         record("a", 1).header(HASH_KEY, "1"),
         record("b", 2).header("other", "1"),
     ];
-    let answers = producer.send(records).await;
-    assert_eq!(kinds(&answers), [None, Some(ErrorKind::Invalid)]);
+    let results = producer.send(records).await;
+    assert_eq!(kinds(&results), [None, Some(ErrorKind::Invalid)]);
     let stored = &fake.world().stored;
     let (_, entry) = stored.iter().flatten().next().unwrap();
     assert_eq!(entry.data, "1");

@@ -55,7 +55,7 @@ async fn a_slow_request_holds_back_its_keys_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_stored_without_an_answer_is_stored_twice_and_in_order() {
+async fn records_stored_without_a_response_are_stored_twice_and_in_order() {
     for aggregation in BOTH {
         let fake = Fake::new(1, 1);
         let producer = start(&fake, config(aggregation));
@@ -98,7 +98,7 @@ async fn time_is_over_at_the_timeout_and_later_records_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_is_over_while_a_request_is_not_answered() {
+async fn the_timeout_ends_a_record_whose_request_has_no_response() {
     for aggregation in BOTH {
         let fake = Fake::new(1, 1);
         let mut config = config(aggregation);
@@ -118,23 +118,23 @@ async fn time_is_over_while_a_request_is_not_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_final_error_is_told_at_once_and_ends_its_key_within_the_call() {
+async fn a_final_error_is_returned_at_once_and_fails_later_records_of_its_key_in_the_call() {
     for kind in [ErrorKind::Denied, ErrorKind::Invalid, ErrorKind::NotFound] {
         let fake = Fake::new(1, 1);
         let producer = start(&fake, config(Aggregation::Off));
         fake.world().keys.insert(b"bad".into(), kind);
         let keys = ["good", "bad", "good", "bad", "other"];
         let records = keys.iter().zip(1..).map(|(key, n)| record(key, n));
-        let answers = producer.send(records.collect()).await;
+        let results = producer.send(records.collect()).await;
         let behind = Some(ErrorKind::Unavailable);
-        assert_eq!(kinds(&answers), [None, Some(kind), None, behind, None]);
+        assert_eq!(kinds(&results), [None, Some(kind), None, behind, None]);
         fake.world().keys.clear();
         assert_eq!(kinds(&producer.send(vec![record("bad", 9)]).await), [None]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_refused_fails_none_but_the_reason() {
+async fn a_rejected_request_fails_only_the_entry_at_fault() {
     for aggregation in BOTH {
         let fake = Fake::new(1, 3);
         fake.world().too_large = 2_000;
@@ -145,8 +145,8 @@ async fn a_request_that_is_refused_fails_none_but_the_reason() {
             let width = if n == 7 { 3_000 } else { 100 };
             Record::new(format!("{n:>width$}")).key(format!("k{}", n % 8))
         };
-        let answers = producer.send((0..24).map(record).collect()).await;
-        for (kind, number) in kinds(&answers).into_iter().zip(0..) {
+        let results = producer.send((0..24).map(record).collect()).await;
+        for (kind, number) in kinds(&results).into_iter().zip(0..) {
             let expected = match number {
                 7 => Some(ErrorKind::Invalid),
                 15 | 23 => Some(ErrorKind::Unavailable),
@@ -158,7 +158,7 @@ async fn a_request_that_is_refused_fails_none_but_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_sent_is_refused_by_its_kind() {
+async fn records_that_cannot_be_sent_are_rejected_by_kind() {
     let fake = Fake::new(1, 1);
     let producer = start(&fake, config(Aggregation::Off));
     let long = "x".repeat((1 << 20) - 2);
@@ -171,7 +171,7 @@ async fn what_cannot_be_sent_is_refused_by_its_kind() {
         Record::new("3").key("r").header("\0n", "v"),
         record("k", 4),
     ];
-    let answers = producer.send(records.clone()).await;
+    let results = producer.send(records.clone()).await;
     let expected = [
         None,
         Some(ErrorKind::TooLarge),
@@ -181,9 +181,9 @@ async fn what_cannot_be_sent_is_refused_by_its_kind() {
         Some(ErrorKind::Invalid),
         None,
     ];
-    assert_eq!(kinds(&answers), expected);
-    for (answer, record) in answers.into_iter().zip(records) {
-        if let Err(rejected) = answer {
+    assert_eq!(kinds(&results), expected);
+    for (result, record) in results.into_iter().zip(records) {
+        if let Err(rejected) = result {
             assert_eq!(*rejected.record, record);
             assert_eq!(rejected.error.stream(), Some("s"), "{:?}", rejected.error);
         }
@@ -191,10 +191,10 @@ async fn what_cannot_be_sent_is_refused_by_its_kind() {
     let mut config = config(Aggregation::Off);
     config.headers = HeaderPolicy::Refuse;
     let producer = start(&fake, config);
-    let answers = producer
+    let results = producer
         .send(vec![record("k", 1).header("a", "b"), record("l", 2)])
         .await;
-    assert_eq!(kinds(&answers), [Some(ErrorKind::Invalid), None]);
+    assert_eq!(kinds(&results), [Some(ErrorKind::Invalid), None]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,7 +235,7 @@ async fn the_task_ends_with_its_producer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_aggregate_that_strays_is_sent_again_to_where_its_records_belong() {
+async fn a_misrouted_aggregate_is_sent_again_to_the_shards_of_its_records() {
     let fake = Fake::new(1, 1);
     let producer = start(&fake, config(Aggregation::Kpl));
     let records = || {
@@ -245,8 +245,8 @@ async fn an_aggregate_that_strays_is_sent_again_to_where_its_records_belong() {
     };
     fake.world().split();
     let begun = Instant::now();
-    let answers = producer.send(records()).await;
-    assert!(answers.iter().all(Result::is_ok));
+    let results = producer.send(records()).await;
+    assert!(results.iter().all(Result::is_ok));
     assert!(
         begun.elapsed() < Duration::from_secs(2),
         "{:?}",
@@ -273,12 +273,12 @@ async fn an_aggregate_in_a_merged_shard_is_sent_once() {
     let records = (0..30)
         .map(|n| record(&format!("k{}", n % 10), n))
         .collect();
-    let answers = producer.send(records).await;
-    assert!(answers.iter().all(Result::is_ok));
+    let results = producer.send(records).await;
+    assert!(results.iter().all(Result::is_ok));
     let seen = read(&fake.world(), Reader::Kcl);
     assert_eq!(seen.len(), 30);
-    for answer in answers {
-        assert_eq!(answer.unwrap().partition.id(), "shardId-000000000002");
+    for result in results {
+        assert_eq!(result.unwrap().partition.id(), "shardId-000000000002");
     }
 }
 
@@ -288,10 +288,10 @@ async fn records_without_a_key_go_to_all_shards() {
         let fake = Fake::new(1, 4);
         let producer = start(&fake, config(aggregation));
         let records = (0..40).map(|n: u64| Record::new(n.to_string())).collect();
-        let answers = producer.send(records).await;
+        let results = producer.send(records).await;
         let mut count = [0; 4];
-        for answer in answers {
-            let id = answer.unwrap().partition.id().to_owned();
+        for result in results {
+            let id = result.unwrap().partition.id().to_owned();
             count[id.trim_start_matches("shardId-").parse::<usize>().unwrap()] += 1;
         }
         assert_eq!(count, [10; 4], "{aggregation:?}");

@@ -216,7 +216,7 @@ impl World {
 
     fn store(&mut self, entry: &Entry) -> Result<ShardPosition> {
         let shard = self.shard_of(entry);
-        let error = |kind| Err(Error::new(kind, "send", "as told"));
+        let error = |kind| Err(Error::new(kind, "send", "as scripted"));
         if let Some(kind) = self.keys.get(&entry.partition_key[..]) {
             return error(*kind);
         }
@@ -242,11 +242,11 @@ impl World {
     fn store_all(&mut self, entries: &[Entry]) -> Vec<Result<ShardPosition>> {
         let mut order: Vec<_> = (0..entries.len()).collect();
         self.random.shuffle(&mut order);
-        let mut answers: Vec<_> = entries.iter().map(|_| None).collect();
+        let mut results: Vec<_> = entries.iter().map(|_| None).collect();
         for index in order {
-            answers[index] = Some(self.store(&entries[index]));
+            results[index] = Some(self.store(&entries[index]));
         }
-        answers.into_iter().flatten().collect()
+        results.into_iter().flatten().collect()
     }
 }
 
@@ -265,8 +265,9 @@ impl Transport for Fake {
             (half + world.late_per_byte * bytes as u32, half, script)
         };
         sleep(before).await;
-        let error = |kind| Err(Error::new(kind, "send", "as told").with_source("reset by peer"));
-        let (answer, late) = {
+        let error =
+            |kind| Err(Error::new(kind, "send", "as scripted").with_source("reset by peer"));
+        let (result, late) = {
             let mut world = self.world();
             let (lost_before, lost_after) = (world.faults.lost_before, world.faults.lost_after);
             match script {
@@ -289,7 +290,7 @@ impl Transport for Fake {
         };
         sleep(after + late).await;
         self.world().under_way -= 1;
-        answer
+        result
     }
 
     async fn shards(&self) -> Result<Vec<Shard>> {
@@ -297,7 +298,7 @@ impl Transport for Fake {
         let mut world = self.world();
         world.listings += 1;
         if world.faults.lost_before > 0 && world.chance(20) {
-            return Err(Error::new(ErrorKind::Unavailable, "send", "as told"));
+            return Err(Error::new(ErrorKind::Unavailable, "send", "as scripted"));
         }
         Ok(world
             .old_list

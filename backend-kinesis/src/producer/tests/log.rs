@@ -19,7 +19,7 @@ async fn a_line_holds_the_name_and_the_whole_chain_of_causes() {
         assert_eq!(kinds(&sent.await), [None]);
         let lines = log.of("millstream.kinesis.producer.retried");
         assert!(
-            lines[0].contains("error=send failed (unavailable): as told: reset by peer"),
+            lines[0].contains("error=send failed (unavailable): as scripted: reset by peer"),
             "{lines:?}"
         );
     }

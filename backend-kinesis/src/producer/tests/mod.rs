@@ -25,8 +25,8 @@ use super::settings::ProducerSettings;
 use super::shard_map::ShardMap;
 use crate::config::{self, Aggregation};
 
-type Answers = Vec<millstream_core::Result<RecordMetadata, Rejected>>;
-type Call = BoxFuture<'static, Answers>;
+type CallResults = Vec<millstream_core::Result<RecordMetadata, Rejected>>;
+type Call = BoxFuture<'static, CallResults>;
 
 const BOTH: [Aggregation; 2] = [Aggregation::Off, Aggregation::Kpl];
 
@@ -57,7 +57,7 @@ async fn call(producer: &Arc<Producer>, records: Vec<Record>) -> Call {
     let mut call = async move { producer.send(records).await }.boxed();
     let first = poll_fn(|cx| Poll::Ready(call.poll_unpin(cx))).await;
     match first {
-        Poll::Ready(answers) => async { answers }.boxed(),
+        Poll::Ready(results) => async { results }.boxed(),
         Poll::Pending => call,
     }
 }
@@ -66,9 +66,9 @@ fn record(key: &str, number: u64) -> Record {
     Record::new(number.to_string()).key(key.to_owned())
 }
 
-fn kinds(answers: &Answers) -> Vec<Option<millstream_core::ErrorKind>> {
-    let kind = |answer: &Result<_, Rejected>| answer.as_ref().err().map(|r| r.error.kind());
-    answers.iter().map(kind).collect()
+fn kinds(results: &CallResults) -> Vec<Option<millstream_core::ErrorKind>> {
+    let kind = |result: &Result<_, Rejected>| result.as_ref().err().map(|r| r.error.kind());
+    results.iter().map(kind).collect()
 }
 
 /// Waits for the time between two checks of a condition.

@@ -37,7 +37,7 @@ async fn run(aggregation: Aggregation, plan: Plan) {
     let most = config.requests;
     let producer = start(&fake, config);
     let mut under_way = FuturesUnordered::new();
-    let mut answered = Vec::new();
+    let mut returned = Vec::new();
     let mut number = 0;
     for _ in 0..60 {
         let first = number + 1;
@@ -63,14 +63,14 @@ async fn run(aggregation: Aggregation, plan: Plan) {
             }
         });
         let call = call(&producer, records.collect()).await;
-        under_way.push(call.map(move |answers| (first, answers)));
+        under_way.push(call.map(move |results| (first, results)));
         let pause = Duration::from_millis(random.u64(0..30));
         let slept = tokio::time::sleep(pause);
         tokio::pin!(slept);
         loop {
             tokio::select! {
                 () = &mut slept => break,
-                Some(answers) = under_way.next() => answered.push(answers),
+                Some(results) = under_way.next() => returned.push(results),
             }
         }
         if plan.reshards && random.u32(0..6) == 0 {
@@ -84,7 +84,7 @@ async fn run(aggregation: Aggregation, plan: Plan) {
             }
         }
     }
-    answered.extend(under_way.collect::<Vec<_>>().await);
+    returned.extend(under_way.collect::<Vec<_>>().await);
     producer.close().await.unwrap();
 
     let world = fake.world();
@@ -93,9 +93,9 @@ async fn run(aggregation: Aggregation, plan: Plan) {
     assert_in_order(&ours, &what);
     assert_in_order(&kcl, &what);
     let mut stored = 0;
-    for (first, answers) in &answered {
-        for (answer, number) in answers.iter().zip(*first..) {
-            let placed = answer.as_ref().unwrap_or_else(|e| panic!("{what}: {e:?}"));
+    for (first, results) in &returned {
+        for (result, number) in results.iter().zip(*first..) {
+            let placed = result.as_ref().unwrap_or_else(|e| panic!("{what}: {e:?}"));
             stored += 1;
             assert_placed(&kcl, number, placed, &what);
             assert_placed(&ours, number, placed, &what);
@@ -178,17 +178,17 @@ fn with_all_of_it_and_lists_of_old() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_answered_is_where_the_answer_says() {
+async fn results_name_where_the_records_are_stored() {
     for aggregation in BOTH {
         let fake = Fake::new(1, 3);
         let producer = start(&fake, config(aggregation));
         let records =
             |call| (0..50).map(move |n| super::record(&format!("k{}", n % 7), call * 50 + n));
         for number in 0..4 {
-            let answers = producer.send(records(number).collect()).await;
+            let results = producer.send(records(number).collect()).await;
             let seen = read(&fake.world(), Reader::Kcl);
-            for (answer, number) in answers.iter().zip(number * 50..) {
-                assert_placed(&seen, number, answer.as_ref().unwrap(), "one of 200");
+            for (result, number) in results.iter().zip(number * 50..) {
+                assert_placed(&seen, number, result.as_ref().unwrap(), "one of 200");
             }
         }
     }

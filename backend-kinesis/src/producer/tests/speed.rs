@@ -36,12 +36,12 @@ async fn send_all(
     for records in calls {
         under_way.push(call(&producer, records).await);
         if under_way.len() >= at_once {
-            let answers = under_way.next().await.unwrap();
-            assert!(answers.iter().all(Result::is_ok));
+            let results = under_way.next().await.unwrap();
+            assert!(results.iter().all(Result::is_ok));
         }
     }
-    while let Some(answers) = under_way.next().await {
-        assert!(answers.iter().all(Result::is_ok));
+    while let Some(results) = under_way.next().await {
+        assert!(results.iter().all(Result::is_ok));
     }
     let took = begun.elapsed();
     producer.close().await.unwrap();
@@ -216,8 +216,8 @@ async fn requests_that_time_out_make_aggregates_small() {
     let timeouts = (0..7).map(|_| Script::Refuse(ErrorKind::Timeout));
     fake.world().script.extend(timeouts);
     let records = vec![Record::new(vec![b'x'; 2_000]); 100];
-    let answers = producer.send(records).await;
-    assert!(answers.iter().all(Result::is_ok), "all are stored");
+    let results = producer.send(records).await;
+    assert!(results.iter().all(Result::is_ok), "all are stored");
     let first = fake.world().stored[0][before].1.size();
     assert!(first <= 64 << 10, "the first aggregate has {first} bytes");
 }
@@ -261,7 +261,7 @@ async fn two_producers_share_what_there_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_waits_for_company_as_long_as_it_is_told() {
+async fn a_record_waits_for_others_as_long_as_linger_says() {
     for aggregation in BOTH {
         let fake = Fake::new(1, 1);
         let mut config = config(aggregation);
