@@ -99,7 +99,7 @@ impl Connection {
             let loaded = provider.provide_credentials().await;
             loaded.map_err(|e| error::of_credentials("connect", e))
         };
-        self.ask("connect", load).await.map(drop)
+        self.retry("connect", load).await.map(drop)
     }
 
     /// Returns the same connection under the name of one member, which AWS shows as the application.
@@ -141,7 +141,7 @@ impl Connection {
 
     /// Calls until there is a result that a retry would not change, for `request_timeout` at
     /// most.
-    pub(crate) async fn ask<T, F>(
+    pub(crate) async fn retry<T, F>(
         &self,
         operation: &'static str,
         call: impl FnMut() -> F,
@@ -149,7 +149,7 @@ impl Connection {
     where
         F: Future<Output = Result<T>>,
     {
-        ask(operation, self.config.request_timeout, call).await
+        retry(operation, self.config.request_timeout, call).await
     }
 }
 
@@ -201,7 +201,7 @@ impl Origin {
 
 /// Calls until there is a result that a retry would not change, for `within` at most. Returns the last
 /// error when the time is over.
-pub(crate) async fn ask<T, F>(
+pub(crate) async fn retry<T, F>(
     operation: &'static str,
     within: Duration,
     mut call: impl FnMut() -> F,
@@ -220,7 +220,7 @@ where
     loop {
         match timeout_at(deadline, call()).await {
             Ok(Err(error)) if error.is_retryable() => last = Some(error),
-            Ok(answer) => return answer,
+            Ok(response) => return response,
             Err(_) => break,
         }
         let delay = delays.next().unwrap_or(Duration::from_secs(2));
@@ -230,7 +230,7 @@ where
         sleep(delay).await;
     }
     Err(last.unwrap_or_else(|| {
-        let message = format!("no answer within {within:?}");
+        let message = format!("no response within {within:?}");
         Error::new(ErrorKind::Timeout, operation, message)
     }))
 }

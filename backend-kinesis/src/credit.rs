@@ -1,4 +1,4 @@
-//! Tells a temporary refusal of credentials from a permanent one.
+//! Distinguishes a temporary refusal of credentials from a permanent one.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

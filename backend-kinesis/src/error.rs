@@ -163,7 +163,7 @@ where
                 _ => code.to_owned(),
             }
         }
-        SdkError::TimeoutError(_) => "no answer within the time of one request".to_owned(),
+        SdkError::TimeoutError(_) => "no response within the time of one request".to_owned(),
         SdkError::DispatchFailure(_) if kind == ErrorKind::Unauthenticated => {
             NO_CREDENTIALS.to_owned()
         }
@@ -171,8 +171,10 @@ where
             "the provider of the credentials failed".to_owned()
         }
         SdkError::DispatchFailure(_) => "the endpoint cannot be reached".to_owned(),
-        SdkError::ResponseError(_) => "the answer broke off, or is none of this service".to_owned(),
-        _ => "the request cannot be made".to_owned(),
+        SdkError::ResponseError(_) => {
+            "the response ended early, or is not of this service".to_owned()
+        }
+        _ => "the request cannot be built".to_owned(),
     };
     Error::new(kind, operation, message).with_source(error)
 }

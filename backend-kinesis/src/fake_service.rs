@@ -85,7 +85,7 @@ async fn serve(stream: TcpStream, noted: Arc<Mutex<Vec<Noted>>>) {
                 "400 Bad Request",
                 json!({ "__type": "ResourceNotFoundException" }),
             ),
-            None => ("200 OK", answer(&request.operation)),
+            None => ("200 OK", response_to(&request.operation)),
         };
         noted.lock().unwrap().push(request);
         let body = body.to_string();
@@ -129,7 +129,7 @@ async fn read(stream: &mut BufReader<TcpStream>) -> Option<Noted> {
     })
 }
 
-fn answer(operation: &str) -> Value {
+fn response_to(operation: &str) -> Value {
     let shard = |number: u128| {
         let half = u128::MAX / 2;
         let first = number * (half + 1);

@@ -133,15 +133,15 @@ mod tests {
     impl HttpConnector for TokenService {
         fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
             let signed = request.headers().get("authorization").unwrap_or_default();
-            let asked = request.body().bytes().unwrap_or_default();
-            let asked = format!("{signed} {}", String::from_utf8_lossy(asked));
-            self.0.lock().unwrap().push(asked);
-            let answer = "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>THEIRS</AccessKeyId>\
+            let form = request.body().bytes().unwrap_or_default();
+            let form = format!("{signed} {}", String::from_utf8_lossy(form));
+            self.0.lock().unwrap().push(form);
+            let response = "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>THEIRS</AccessKeyId>\
                           <SecretAccessKey>hushed</SecretAccessKey><SessionToken>token</SessionToken>\
                           <Expiration>2199-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult>\
                           </AssumeRoleResponse>";
             let status = 200.try_into().unwrap();
-            HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(answer))))
+            HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(response))))
         }
     }
 
@@ -174,9 +174,9 @@ mod tests {
         assert_eq!(access_key(&dynamodb).await, "THEIRS");
         let regions = [&kinesis, &dynamodb].map(|sdk| sdk.region().map(Region::as_ref));
         assert_eq!(regions, [Some("eu-west-1"), Some("us-east-1")]);
-        let asked = tokens.0.lock().unwrap().concat();
+        let form = tokens.0.lock().unwrap().concat();
         for part in ["Credential=OURS", "/eu-west-1/sts/", "role%2Fleases"] {
-            assert!(asked.contains(part), "{part}: {asked}");
+            assert!(form.contains(part), "{part}: {form}");
         }
     }
 

@@ -116,7 +116,7 @@ pub struct Consumer {
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
     /// How long a request may make no progress. It then fails, its connections are closed, and the next request for records
-    /// asks for fewer. 1 s to 1 minute, default 10 s.
+    /// requests fewer. 1 s to 1 minute, default 10 s.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
     /// Which records of an aggregate are delivered whose writer is not the Kinesis Producer Library. Default `deliver`.

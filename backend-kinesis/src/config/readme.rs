@@ -60,8 +60,8 @@ fn the_table_has_every_key_and_no_other() {
     config.leases.scan_interval = Some(Duration::from_secs(1));
     let mut all = BTreeSet::new();
     keys("", &Table::try_from(&config).unwrap(), &mut all);
-    let told: BTreeSet<_> = rows().into_iter().map(|(key, _)| key.to_owned()).collect();
-    assert_eq!(told, all);
+    let documented: BTreeSet<_> = rows().into_iter().map(|(key, _)| key.to_owned()).collect();
+    assert_eq!(documented, all);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use futures_util::stream::{self, StreamExt};
 use millstream_core::{Checkpoint, Error, ErrorKind, Lag, Partition, Result, Start, driver};
 
 use super::lag::lag;
-use super::source::Source;
+use super::shard_source::KinesisShardSource;
 use super::table;
 use crate::connection::Connection;
 use crate::lease::{self, LeaseStore, Reset, ResumePoint, Stored};
@@ -120,15 +120,15 @@ impl Checkpoints {
             };
             checkpoints.insert(partition, (checkpoint, None));
         }
-        let looked = checkpoints
+        let with_lags = checkpoints
             .into_values()
             .map(async |(mut checkpoint, resume)| {
-                if let Some(place) = resume {
-                    checkpoint.lag = lag(&self.connection, &checkpoint.partition, &place).await;
+                if let Some(resume) = resume {
+                    checkpoint.lag = lag(&self.connection, &checkpoint.partition, &resume).await;
                 }
                 checkpoint
             });
-        Ok(stream::iter(looked).buffered(AT_ONCE).collect().await)
+        Ok(stream::iter(with_lags).buffered(AT_ONCE).collect().await)
     }
 }
 
@@ -147,7 +147,7 @@ impl driver::Checkpoints for Checkpoints {
         let stored = self.stored(&*store, READ, "").await?;
         if stored.iter().any(|stored| stored.lease.stream.is_empty()) {
             let message = "only Java workers have used the lease table so far, and it does not \
-                           tell of which stream it is: start a member first";
+                           name its stream: start a member first";
             return Err(
                 Error::new(ErrorKind::Invalid, READ, message).with_group(self.group.clone())
             );
@@ -170,7 +170,7 @@ impl driver::Checkpoints for Checkpoints {
         let store = table::of(&self.connection, &self.group, "reset")?;
         // There must be a group to be moved.
         self.stored(&*store, "reset", stream).await?;
-        let source = Source(self.connection.clone());
+        let source = KinesisShardSource(self.connection.clone());
         let reset = Reset {
             store: &*store,
             source: &source,

@@ -8,7 +8,7 @@ use millstream_core::driver::{self, JoinOptions};
 use millstream_core::telemetry::event;
 
 use super::membership::{Membership, Parts, StreamSource};
-use super::source::Source;
+use super::shard_source::KinesisShardSource;
 use super::table;
 use crate::config::Retrieval;
 use crate::connection::Connection;
@@ -102,26 +102,26 @@ impl driver::ConsumerGroup for Group {
         let member = join.member.as_deref().unwrap_or("member");
         // A thread with its own connections and credentials renews the leases: whatever readers and
         // handlers do, the member shows that it is alive.
-        let readers = Arc::new(self.connection.named(member));
-        let keepers = Arc::new(self.connection.independent(member).await);
+        let reader_connection = Arc::new(self.connection.named(member));
+        let lease_connection = Arc::new(self.connection.independent(member).await);
         let config = &self.connection.config;
         self.warn_of_short_session(config.consumer.session_timeout);
         let id = id(member);
         let mut infos = Vec::new();
         for stream in &join.streams {
-            let info = stream::describe(&readers, "join", stream).await;
+            let info = stream::describe(&reader_connection, "join", stream).await;
             let info = info.and_then(|info| {
                 info.check_required(&join.required, "join")?;
                 Ok(info)
             });
             infos.push(info.map_err(|error| error.with_group(self.name.clone()))?);
         }
-        let sources = self.sources(&readers, &infos).await?;
+        let sources = self.sources(&reader_connection, &infos).await?;
         let options = WorkerOptions {
             id: id.as_str().into(),
             group: self.name.clone(),
-            store: table::of(&keepers, &self.name, "join")?,
-            source: Arc::new(Source(keepers.clone())),
+            store: table::of(&lease_connection, &self.name, "join")?,
+            source: Arc::new(KinesisShardSource(lease_connection.clone())),
             streams: infos,
             start: join.start,
             keys: config.leases.keys,
@@ -138,7 +138,7 @@ impl driver::ConsumerGroup for Group {
             id,
             group: self.name.clone(),
             worker,
-            connection: readers,
+            connection: reader_connection,
             sources,
             options: join,
         };

@@ -16,28 +16,37 @@ const RECORDS: i32 = 2;
 /// The lifetime of an iterator in Kinesis, less a reserve.
 const ITERATOR: Duration = Duration::from_secs(270);
 
-/// Returns the lag after `place`, as far as Kinesis reports it at once: throttled, refused or not yet due values
+/// Returns the lag after `resume`, as far as Kinesis reports it at once: throttled, refused or not yet due values
 /// stay unset.
 pub(super) async fn lag(
     connection: &Connection,
     partition: &Partition,
-    place: &ResumePoint,
+    resume: &ResumePoint,
 ) -> Lag {
     if !connection.lag_interval.is_due(partition) {
         return Lag::default();
     }
-    look(connection, partition, place).await.unwrap_or_default()
+    read_lag(connection, partition, resume)
+        .await
+        .unwrap_or_default()
 }
 
-async fn look(connection: &Connection, partition: &Partition, place: &ResumePoint) -> Option<Lag> {
-    let iterator = iterator(connection, partition, place).await?;
-    let asked = connection.kinesis.get_records();
-    let asked = asked
+async fn read_lag(
+    connection: &Connection,
+    partition: &Partition,
+    resume: &ResumePoint,
+) -> Option<Lag> {
+    let iterator = iterator(connection, partition, resume).await?;
+    let request = connection.kinesis.get_records();
+    let request = request
         .set_stream_arn(stream::arn(partition.stream()))
         .shard_iterator(iterator)
         .limit(RECORDS);
-    let answer = asked.send().await.ok()?;
-    let oldest = answer.records.iter().find(|record| is_left(record, place));
+    let response = request.send().await.ok()?;
+    let oldest = response
+        .records
+        .iter()
+        .find(|record| has_records_after(record, resume));
     match oldest {
         Some(record) => {
             let stored = SystemTime::try_from(record.approximate_arrival_timestamp?).ok()?;
@@ -48,28 +57,28 @@ async fn look(connection: &Connection, partition: &Partition, place: &ResumePoin
             })
         }
         // A response without records does not mean that there are none, unless it is from the tip.
-        None => (answer.millis_behind_latest == Some(0)).then_some(Lag {
+        None => (response.millis_behind_latest == Some(0)).then_some(Lag {
             records: Some(0),
             time: Some(Duration::ZERO),
         }),
     }
 }
 
-/// Returns the iterator for `place`. The iterator of a pin is valid for 5 minutes; after that, the pin's time gives
+/// Returns the iterator for `resume`. The iterator of a pin is valid for 5 minutes; after that, the pin's time gives
 /// about the same position.
 async fn iterator(
     connection: &Connection,
     partition: &Partition,
-    place: &ResumePoint,
+    resume: &ResumePoint,
 ) -> Option<String> {
     let (name, arn) = stream::address(partition.stream());
-    let asked = connection.kinesis.get_shard_iterator();
-    let asked = asked
+    let request = connection.kinesis.get_shard_iterator();
+    let request = request
         .set_stream_name(name)
         .set_stream_arn(arn)
         .shard_id(partition.id());
     let at = |time: SystemTime| (ShardIteratorType::AtTimestamp, Some(time.into()), None);
-    let (kind, time, number) = match place {
+    let (kind, time, number) = match resume {
         ResumePoint::After(position) => {
             let number = position.with_sub_sequence(0).to_string();
             (ShardIteratorType::AtSequenceNumber, None, Some(number))
@@ -81,16 +90,16 @@ async fn iterator(
         ResumePoint::Latest(pin) => at(pin.at),
         ResumePoint::At(time) => at(*time),
     };
-    let asked = asked
+    let request = request
         .shard_iterator_type(kind)
         .set_timestamp(time)
         .set_starting_sequence_number(number);
-    asked.send().await.ok()?.shard_iterator
+    request.send().await.ok()?.shard_iterator
 }
 
-/// Returns whether a part of the Kinesis record is after `place`.
-fn is_left(record: &Record, place: &ResumePoint) -> bool {
-    let ResumePoint::After(position) = place else {
+/// Returns whether a part of the Kinesis record is after `resume`.
+fn has_records_after(record: &Record, resume: &ResumePoint) -> bool {
+    let ResumePoint::After(position) = resume else {
         return true;
     };
     let Ok(sequence) = record.sequence_number.parse::<Position>() else {

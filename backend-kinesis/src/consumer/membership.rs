@@ -39,12 +39,12 @@ pub(super) struct Membership {
     batch_bytes: usize,
     required: Vec<Guarantee>,
     assignments: Assignments<AssignedShard>,
-    to_inbox: mpsc::Sender<Said>,
-    inbox: tokio::sync::Mutex<mpsc::Receiver<Said>>,
+    event_sender: mpsc::Sender<TaggedReadEvent>,
+    read_events: tokio::sync::Mutex<mpsc::Receiver<TaggedReadEvent>>,
 }
 
 /// A reader's event, after the assignment for which it reads.
-type Said = ((Partition, Epoch), ReadEvent);
+type TaggedReadEvent = ((Partition, Epoch), ReadEvent);
 
 /// The state of a shard that the member owns.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ pub(super) struct Parts {
 
 impl From<Parts> for Membership {
     fn from(parts: Parts) -> Self {
-        let (to_inbox, inbox) = mpsc::channel(WAITING);
+        let (event_sender, read_events) = mpsc::channel(WAITING);
         Self {
             id: parts.id,
             group: parts.group,
@@ -96,8 +96,8 @@ impl From<Parts> for Membership {
             batch_bytes: parts.options.batch_bytes,
             assignments: Assignments::new(&parts.options),
             required: parts.options.required,
-            to_inbox,
-            inbox: tokio::sync::Mutex::new(inbox),
+            event_sender,
+            read_events: tokio::sync::Mutex::new(read_events),
         }
     }
 }
@@ -143,8 +143,8 @@ impl Membership {
     }
 
     /// Handles an event of a reader.
-    fn on_read_event(&self, ((partition, epoch), said): Said) -> Result<()> {
-        let (event, children) = match said {
+    fn on_read_event(&self, ((partition, epoch), read_event): TaggedReadEvent) -> Result<()> {
+        let (event, children) = match read_event {
             ReadEvent::Records { records, behind } => {
                 let lag = lag(behind);
                 (PartitionEvent::Records { records, lag }, Vec::new())
@@ -203,7 +203,7 @@ impl Membership {
             batch_bytes: self.batch_bytes,
         };
         let tag = (partition.clone(), epoch);
-        let reader = retrieval::read(options, tag, self.to_inbox.clone());
+        let reader = retrieval::read(options, tag, self.event_sender.clone());
         let assigned = AssignedPartition {
             partition,
             epoch,
@@ -230,12 +230,12 @@ impl driver::Membership for Membership {
     }
 
     async fn next(&self) -> Result<Vec<Event>> {
-        let mut inbox = self.inbox.lock().await;
+        let mut read_events = self.read_events.lock().await;
         loop {
             select! {
                 biased;
                 event = self.worker.next() => self.on_lease_event(event)?,
-                Some(said) = inbox.recv(), if self.assignments.has_room() => self.on_read_event(said)?,
+                Some(read_event) = read_events.recv(), if self.assignments.has_room() => self.on_read_event(read_event)?,
                 events = self.assignments.next() => return events,
             }
         }

@@ -4,7 +4,7 @@ mod checkpoints;
 mod group;
 pub(crate) mod lag;
 mod membership;
-mod source;
+mod shard_source;
 mod table;
 
 pub(crate) use checkpoints::Checkpoints;

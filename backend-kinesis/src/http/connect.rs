@@ -194,7 +194,7 @@ mod tests {
         config.endpoint = Some("http://127.0.0.1:1".into());
         let connection = Connection::open(config).await.unwrap();
         let error = stream::describe(&connection, "test", "s").await;
-        let told = Causes(&error.unwrap_err()).to_string();
-        assert!(told.contains("127.0.0.1:1"), "{told}");
+        let text = Causes(&error.unwrap_err()).to_string();
+        assert!(text.contains("127.0.0.1:1"), "{text}");
     }
 }

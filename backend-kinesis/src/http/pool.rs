@@ -61,10 +61,10 @@ impl Pool {
         let mut attempt = Attempt {
             pool: self,
             generation,
-            is_answered: false,
+            has_response: false,
         };
-        let response = answer(&progress, client.request(request)).await?;
-        attempt.is_answered = true;
+        let response = response_of(&progress, client.request(request)).await?;
+        attempt.has_response = true;
         Ok(response.map(|body| SdkBody::from_body_1_x(Download::new(body, progress))))
     }
 
@@ -84,7 +84,7 @@ impl Pool {
             .build(self.connectors.http2.clone());
         let progress = Progress::new(stall);
         let request = request.map(|body| Upload::new(body, progress.clone()));
-        let response = answer(&progress, client.request(request)).await?;
+        let response = response_of(&progress, client.request(request)).await?;
         // Not watched: it may be silent as long as it is not read, and its reader has a timeout.
         Ok(response.map(SdkBody::from_body_1_x))
     }
@@ -102,12 +102,12 @@ impl Pool {
 struct Attempt<'a> {
     pool: &'a Pool,
     generation: u64,
-    is_answered: bool,
+    has_response: bool,
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if !self.is_answered {
+        if !self.has_response {
             self.pool.leave(self.generation);
         }
     }
@@ -144,7 +144,7 @@ fn capture(request: &mut Request<Upload>) {
 }
 
 /// Waits for the header of a response.
-async fn answer(
+async fn response_of(
     progress: &Progress,
     response: ResponseFuture,
 ) -> Result<Response<Incoming>, ConnectorError> {

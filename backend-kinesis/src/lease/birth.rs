@@ -14,7 +14,7 @@ use super::shards::{self, first_hole, known};
 use super::store::{Item, LeaseStore};
 use super::streams::Streams;
 use crate::config::LeaseKeys;
-use crate::connection::ask;
+use crate::connection::retry;
 use crate::stream::{Shard, StreamInfo};
 
 /// How long requests are retried before a join fails.
@@ -33,8 +33,8 @@ pub(super) struct Born {
 pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
     let (store, source) = (&*options.store, &*options.source);
     store.open().await?;
-    ask("join", PATIENCE, || refuse_native(store)).await?;
-    let mut items = ask("join", PATIENCE, || store.scan(true)).await?;
+    retry("join", PATIENCE, || refuse_native(store)).await?;
+    let mut items = retry("join", PATIENCE, || store.scan(true)).await?;
     let rows = leases(&items);
     let streams = Streams::new(options.keys, &options.streams, &rows)?;
     identify(&streams, options.keys, &rows)?;
@@ -44,14 +44,14 @@ pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
     for stream in streams.iter() {
         let rows = of_stream(&streams, stream, &items);
         if rows.iter().any(Row::is_anonymous) {
-            let shards = ask("join", PATIENCE, || source.shards(&stream.name)).await?;
+            let shards = retry("join", PATIENCE, || source.shards(&stream.name)).await?;
             refuse_foreign(stream, &rows, &shards)?;
         }
         // A member that stopped during the first shard sync has left a hole.
         if !is_whole(&rows) || rows.is_empty() {
             let known = known(stream, &rows);
             let sync = || shards::sync(store, source, stream, &known, options.start);
-            let made = ask("join", PATIENCE, sync).await?;
+            let made = retry("join", PATIENCE, sync).await?;
             created |= !made.rows.is_empty();
             listed.insert(stream.name.clone(), made.shards);
         } else if let Ok(shards) = source.shards(&stream.name).await {
@@ -59,7 +59,7 @@ pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
         }
     }
     if created {
-        items = ask("join", PATIENCE, || store.scan(true)).await?;
+        items = retry("join", PATIENCE, || store.scan(true)).await?;
         // A member with other streams may have made leases of another format at the same time.
         Streams::new(options.keys, &options.streams, &leases(&items))?;
     }

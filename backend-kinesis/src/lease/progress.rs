@@ -10,7 +10,7 @@ use super::key::{KeyForm, LeaseKey, Stream};
 use super::options::ResumePoint;
 use super::row::Row;
 use super::store::LeaseStore;
-use crate::connection::ask;
+use crate::connection::retry;
 use crate::stream::{Arn, StreamInfo};
 
 /// How long requests are retried.
@@ -57,7 +57,7 @@ impl Stored {
 /// A table of one stream that only Java workers have used does not contain the stream's name. Its
 /// leases are attributed to `otherwise`.
 pub(crate) async fn read(store: &dyn LeaseStore, otherwise: &str) -> Result<Vec<Stored>> {
-    let items = ask("read checkpoints", PATIENCE, || store.scan(true)).await?;
+    let items = retry("read checkpoints", PATIENCE, || store.scan(true)).await?;
     let rows: Vec<Row> = items.iter().flat_map(Row::read).collect();
     let mut arns: HashMap<&str, Arc<str>> = HashMap::new();
     for row in &rows {

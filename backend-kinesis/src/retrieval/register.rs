@@ -100,7 +100,7 @@ impl Registration {
         F: Future<Output = Result<T>>,
     {
         match attempts {
-            Attempts::Many => self.connection.ask(JOIN, call).await,
+            Attempts::Many => self.connection.retry(JOIN, call).await,
             Attempts::One => call().await,
         }
     }

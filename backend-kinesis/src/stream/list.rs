@@ -91,13 +91,13 @@ pub(crate) async fn describe(
         let (name, arn) = address(stream);
         let summary = connection.kinesis.describe_stream_summary();
         let summary = summary.set_stream_name(name).set_stream_arn(arn);
-        let answer = summary.send().await;
-        let answer = answer.map_err(|e| connection.error(operation, e).with_stream(stream))?;
+        let response = summary.send().await;
+        let response = response.map_err(|e| connection.error(operation, e).with_stream(stream))?;
         let missing = || {
-            let message = "the answer does not describe the stream";
+            let message = "the response does not describe the stream";
             Error::new(ErrorKind::Corrupt, operation, message).with_stream(stream)
         };
-        let summary = answer.stream_description_summary.ok_or_else(missing)?;
+        let summary = response.stream_description_summary.ok_or_else(missing)?;
         let kib = summary.max_record_size_in_kib.unwrap_or(RECORD_BYTES);
         let created = SystemTime::try_from(summary.stream_creation_timestamp);
         Ok(StreamInfo {
@@ -110,7 +110,7 @@ pub(crate) async fn describe(
                 == Some(RecordDistributionStrategy::Auto),
         })
     };
-    connection.ask(operation, call).await
+    connection.retry(operation, call).await
 }
 
 /// Lists all shards of a stream, including the closed ones that still hold records, in the order of their
@@ -133,14 +133,14 @@ pub(crate) async fn shards(
                     list.set_stream_name(name).set_stream_arn(arn)
                 }
             };
-            let answer = list.send().await;
-            answer.map_err(|e| connection.error(operation, e).with_stream(stream))
+            let response = list.send().await;
+            response.map_err(|e| connection.error(operation, e).with_stream(stream))
         };
-        let answer = connection.ask(operation, call).await?;
-        for shard in answer.shards.unwrap_or_default() {
+        let response = connection.retry(operation, call).await?;
+        for shard in response.shards.unwrap_or_default() {
             shards.push(read(operation, shard).map_err(|e| e.with_stream(stream))?);
         }
-        token = answer.next_token;
+        token = response.next_token;
         if token.is_none() {
             shards.sort_by(|one: &Shard, other| one.id.cmp(&other.id));
             return Ok(shards);

@@ -64,7 +64,7 @@ pub(super) async fn create(connection: &Connection, spec: &StreamSpec) -> Result
         }
         Err(error)
     };
-    connection.ask(CREATE, call).await?;
+    connection.retry(CREATE, call).await?;
     state::until_active(connection, CREATE, name).await
 }
 

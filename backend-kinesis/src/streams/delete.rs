@@ -32,6 +32,6 @@ pub(super) async fn delete(connection: &Connection, stream: &str) -> Result<()> 
         }
         Err(error)
     };
-    connection.ask(DELETE, call).await?;
+    connection.retry(DELETE, call).await?;
     state::until_gone(connection, DELETE, stream).await
 }

@@ -26,7 +26,7 @@ const AGO: [Duration; 5] = [
 
 /// The maximum number of responses that are read from one iterator. A shard with many deleted records may return none
 /// of them and yet not be at its tip.
-const ANSWERS: usize = 8;
+const MAX_RESPONSES: usize = 8;
 
 /// The positions of a shard's records.
 #[derive(Debug, Clone, Copy)]
@@ -37,29 +37,29 @@ pub(super) struct Ends {
 }
 
 /// Finds both; `None` if no record is left.
-pub(super) async fn look(
+pub(super) async fn find(
     connection: &Connection,
     operation: &'static str,
     partition: &Partition,
 ) -> Result<Option<Ends>> {
-    let look = Look {
+    let search = Search {
         connection,
         operation,
         partition,
     };
-    let Some(earliest) = look.first(None).await? else {
+    let Some(earliest) = search.first(None).await? else {
         return Ok(None);
     };
     let now = SystemTime::now();
     for ago in AGO {
         let since = now - ago;
         // If the clock is ahead of Kinesis, the time may be in the future, which is rejected.
-        let first = match look.first(Some(since)).await {
+        let first = match search.first(Some(since)).await {
             Err(error) if error.kind() == ErrorKind::Invalid => None,
             first => first?,
         };
         if first.is_some() {
-            let latest = look.last(since).await?;
+            let latest = search.last(since).await?;
             return Ok(Some(Ends { earliest, latest }));
         }
     }
@@ -69,26 +69,26 @@ pub(super) async fn look(
     }))
 }
 
-struct Look<'a> {
+struct Search<'a> {
     connection: &'a Connection,
     operation: &'static str,
     partition: &'a Partition,
 }
 
-impl Look<'_> {
+impl Search<'_> {
     /// Returns the first record, of all or since a time.
     async fn first(&self, since: Option<SystemTime>) -> Result<Option<Position>> {
         let mut iterator = Some(self.iterator(since).await?);
-        for _ in 0..ANSWERS {
+        for _ in 0..MAX_RESPONSES {
             let Some(from) = iterator else { break };
-            let answer = self.records(&from, Some(1)).await?;
-            if let Some(record) = answer.records.first() {
+            let response = self.records(&from, Some(1)).await?;
+            if let Some(record) = response.records.first() {
                 return self.position(record).map(Some);
             }
-            if answer.is_at_tip {
+            if response.is_at_tip {
                 break;
             }
-            iterator = answer.next;
+            iterator = response.next;
         }
         Ok(None)
     }
@@ -97,12 +97,12 @@ impl Look<'_> {
     async fn last(&self, since: SystemTime) -> Result<Option<Position>> {
         let mut iterator = Some(self.iterator(Some(since)).await?);
         let mut last = None;
-        for _ in 0..ANSWERS {
+        for _ in 0..MAX_RESPONSES {
             let Some(from) = iterator else {
                 return Ok(last);
             };
-            let answer = self.records(&from, None).await?;
-            if let Some(record) = answer.records.last() {
+            let response = self.records(&from, None).await?;
+            if let Some(record) = response.records.last() {
                 let last_index =
                     match aggregate::deaggregate(&Bytes::copy_from_slice(record.data.as_ref())) {
                         Deaggregated::UserRecords(records) => {
@@ -112,10 +112,10 @@ impl Look<'_> {
                     };
                 last = Some(self.position(record)?.with_sub_sequence(last_index));
             }
-            if answer.is_at_tip {
+            if response.is_at_tip {
                 return Ok(last);
             }
-            iterator = answer.next;
+            iterator = response.next;
         }
         Ok(None)
     }
@@ -123,43 +123,43 @@ impl Look<'_> {
     async fn iterator(&self, since: Option<SystemTime>) -> Result<String> {
         let call = || async {
             let (name, arn) = stream::address(self.partition.stream());
-            let ask = self.connection.kinesis.get_shard_iterator();
-            let ask = ask
+            let request = self.connection.kinesis.get_shard_iterator();
+            let request = request
                 .set_stream_name(name)
                 .set_stream_arn(arn)
                 .shard_id(self.partition.id());
-            let ask = match since {
-                None => ask.shard_iterator_type(ShardIteratorType::TrimHorizon),
-                Some(since) => ask
+            let request = match since {
+                None => request.shard_iterator_type(ShardIteratorType::TrimHorizon),
+                Some(since) => request
                     .shard_iterator_type(ShardIteratorType::AtTimestamp)
                     .timestamp(DateTime::from(since)),
             };
-            let answer = ask.send().await;
-            let answer =
-                answer.map_err(|e| self.locate(self.connection.error(self.operation, e)))?;
-            answer.shard_iterator.ok_or_else(|| {
-                let message = "the answer has no iterator";
+            let response = request.send().await;
+            let response =
+                response.map_err(|e| self.locate(self.connection.error(self.operation, e)))?;
+            response.shard_iterator.ok_or_else(|| {
+                let message = "the response has no iterator";
                 self.locate(Error::new(ErrorKind::Corrupt, self.operation, message))
             })
         };
-        self.connection.ask(self.operation, call).await
+        self.connection.retry(self.operation, call).await
     }
 
-    async fn records(&self, iterator: &str, limit: Option<i32>) -> Result<Answer> {
+    async fn records(&self, iterator: &str, limit: Option<i32>) -> Result<Page> {
         let call = || async {
-            let ask = self.connection.kinesis.get_records();
-            let ask = ask
+            let request = self.connection.kinesis.get_records();
+            let request = request
                 .set_stream_arn(stream::arn(self.partition.stream()))
                 .shard_iterator(iterator)
                 .set_limit(limit);
-            let answer = ask.send().await;
-            answer.map_err(|e| self.locate(self.connection.error(self.operation, e)))
+            let response = request.send().await;
+            response.map_err(|e| self.locate(self.connection.error(self.operation, e)))
         };
-        let answer = self.connection.ask(self.operation, call).await?;
-        Ok(Answer {
-            is_at_tip: answer.millis_behind_latest == Some(0),
-            records: answer.records,
-            next: answer.next_shard_iterator,
+        let response = self.connection.retry(self.operation, call).await?;
+        Ok(Page {
+            is_at_tip: response.millis_behind_latest == Some(0),
+            records: response.records,
+            next: response.next_shard_iterator,
         })
     }
 
@@ -177,7 +177,7 @@ impl Look<'_> {
     }
 }
 
-struct Answer {
+struct Page {
     records: Vec<Record>,
     /// `None` at the end of a closed shard.
     next: Option<String>,

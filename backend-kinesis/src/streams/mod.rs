@@ -20,7 +20,7 @@ use crate::connection::Connection;
 use crate::stream::{self as listed, Shard, check_name};
 
 /// The number of shards that are read concurrently. More would exceed the limits of the account.
-const LOOKS: usize = 8;
+const CONCURRENT_SHARDS: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Streams {
@@ -79,9 +79,9 @@ impl driver::Streams for Streams {
                     .await
                     .map_err(|e| self.connection.error(LIST, e))
             };
-            let answer = self.connection.ask(LIST, call).await?;
-            let is_done = !answer.has_more_streams || answer.stream_names.is_empty();
-            names.extend(answer.stream_names);
+            let response = self.connection.retry(LIST, call).await?;
+            let is_done = !response.has_more_streams || response.stream_names.is_empty();
+            names.extend(response.stream_names);
             if is_done {
                 names.sort_unstable();
                 return Ok(names);
@@ -97,11 +97,11 @@ impl driver::Streams for Streams {
         let shards = listed::shards(&self.connection, DESCRIBE, stream).await?;
         let name: Arc<str> = stream.into();
         let partition = |id: &Arc<str>| Partition::new(name.clone(), &**id);
-        let looks = shards.into_iter().map(|shard: Shard| {
+        let descriptions = shards.into_iter().map(|shard: Shard| {
             let this = partition(&shard.id);
             let parents = shard.parents.iter().map(partition).collect();
             async move {
-                let ends = match ends::look(&self.connection, DESCRIBE, &this).await {
+                let ends = match ends::find(&self.connection, DESCRIBE, &this).await {
                     // Its last record was removed with it, after it was listed.
                     Err(error) if error.kind() == ErrorKind::NotFound && !shard.open => None,
                     ends => ends?,
@@ -116,8 +116,10 @@ impl driver::Streams for Streams {
             }
         });
         // Created first: a stream of futures that borrow is not `Send` to the compiler.
-        let looks: Vec<_> = looks.collect();
-        let partitions = stream::iter(looks).buffered(LOOKS).try_collect();
+        let descriptions: Vec<_> = descriptions.collect();
+        let partitions = stream::iter(descriptions)
+            .buffered(CONCURRENT_SHARDS)
+            .try_collect();
         Ok(StreamDescription {
             name: stream.to_owned(),
             partitions: partitions.await?,

@@ -34,11 +34,11 @@ pub(super) async fn split(connection: &Connection, partition: &Partition) -> Res
             .set_stream_arn(arn)
             .shard_to_split(partition.id())
             .new_starting_hash_key(middle.to_string());
-        let answer = split.send().await;
-        answer.map_err(|e| connection.error(SPLIT, e).with_partition(partition))?;
+        let response = split.send().await;
+        response.map_err(|e| connection.error(SPLIT, e).with_partition(partition))?;
         Ok(())
     };
-    connection.ask(SPLIT, call).await?;
+    connection.retry(SPLIT, call).await?;
     settled(connection, SPLIT, partition).await
 }
 
@@ -82,11 +82,11 @@ pub(super) async fn merge(
             .set_stream_arn(arn)
             .shard_to_merge(&*lower.id)
             .adjacent_shard_to_merge(&*upper.id);
-        let answer = merge.send().await;
-        answer.map_err(|e| connection.error(MERGE, e).with_partition(one))?;
+        let response = merge.send().await;
+        response.map_err(|e| connection.error(MERGE, e).with_partition(one))?;
         Ok(())
     };
-    connection.ask(MERGE, call).await?;
+    connection.retry(MERGE, call).await?;
     settled(connection, MERGE, one).await
 }
 
@@ -96,13 +96,13 @@ async fn settled(
     operation: &'static str,
     partition: &Partition,
 ) -> Result<()> {
-    let look = || async {
+    let is_settled = || async {
         let shards = stream::shards(connection, operation, partition.stream()).await?;
         let is_closed = !find(operation, &shards, partition)?.open;
         let is_parent = |shard: &Shard| shard.parents.iter().any(|id| **id == *partition.id());
         Ok(is_closed && shards.iter().any(is_parent))
     };
-    state::until(look).await?;
+    state::until(is_settled).await?;
     state::until_active(connection, operation, partition.stream()).await
 }
 

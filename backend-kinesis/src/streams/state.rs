@@ -19,7 +19,7 @@ pub(super) async fn until_active(
     operation: &'static str,
     stream: &str,
 ) -> Result<()> {
-    let look = || async {
+    let check = || async {
         match stream::describe(connection, operation, stream).await {
             Ok(info) => Ok(info.status == StreamStatus::Active),
             // The request is accepted, but not yet known to all of Kinesis.
@@ -27,7 +27,7 @@ pub(super) async fn until_active(
             Err(error) => Err(error),
         }
     };
-    until(look).await
+    until(check).await
 }
 
 /// Waits until there is no stream of that name.
@@ -36,18 +36,18 @@ pub(super) async fn until_gone(
     operation: &'static str,
     stream: &str,
 ) -> Result<()> {
-    let look = || async {
+    let check = || async {
         match stream::describe(connection, operation, stream).await {
             Ok(_) => Ok(false),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error),
         }
     };
-    until(look).await
+    until(check).await
 }
 
 /// Polls until the condition holds.
-pub(super) async fn until<F>(mut look: impl FnMut() -> F) -> Result<()>
+pub(super) async fn until<F>(mut check: impl FnMut() -> F) -> Result<()>
 where
     F: Future<Output = Result<bool>>,
 {
@@ -60,7 +60,7 @@ where
         .without_max_times()
         .with_jitter()
         .build();
-    while !look().await? {
+    while !check().await? {
         sleep(pauses.next().unwrap_or(LONGEST)).await;
     }
     Ok(())

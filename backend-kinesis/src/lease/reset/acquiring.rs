@@ -9,7 +9,7 @@ use millstream_core::Result;
 use tokio::time::{Instant, sleep};
 
 use super::{AT_ONCE, Moving, PATIENCE, Reset};
-use crate::connection::ask;
+use crate::connection::retry;
 use crate::lease::row::Row;
 use crate::lease::store::Update;
 use crate::lease::{birth, change};
@@ -77,7 +77,7 @@ impl Moving<'_> {
         let (reset, holding) = (self.reset, self.holding);
         let mut others: BTreeMap<Arc<str>, Wanted> = BTreeMap::new();
         loop {
-            let items = ask("reset", PATIENCE, || reset.store.scan(true)).await?;
+            let items = retry("reset", PATIENCE, || reset.store.scan(true)).await?;
             birth::refuse_damaged(self.streams, &items)?;
             let now = Instant::now();
             let rows = items.iter().flat_map(Row::read);

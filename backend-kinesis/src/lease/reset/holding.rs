@@ -10,7 +10,7 @@ use millstream_core::Result;
 use tokio::time::{Instant, sleep_until};
 
 use super::{AT_ONCE, PATIENCE};
-use crate::connection::ask;
+use crate::connection::retry;
 use crate::lease::change;
 use crate::lease::row::Row;
 use crate::lease::store::{LeaseStore, Outcome, Update};
@@ -70,7 +70,7 @@ impl<'a> Holding<'a> {
         let renewed = Instant::now();
         let request = || self.store.update(key, update);
         // A change that was applied without a response is refused at the next attempt, and shows its row.
-        let row = row(ask("reset", PATIENCE, request).await?);
+        let row = row(retry("reset", PATIENCE, request).await?);
         let Some(row) = row.filter(|row| self.owns(row)) else {
             return Ok(false);
         };
@@ -92,7 +92,7 @@ impl<'a> Holding<'a> {
             };
             let update = change(&before, &self.me);
             let request = || self.store.update(key, &update);
-            let outcome = ask("reset", PATIENCE, request).await?;
+            let outcome = retry("reset", PATIENCE, request).await?;
             let is_applied = matches!(outcome, Outcome::Applied(_));
             match row(outcome) {
                 // It was renewed meanwhile.
@@ -123,7 +123,7 @@ impl<'a> Holding<'a> {
         let update = change::keep(&held, &self.me);
         let request = || self.store.update(&held.key, &update);
         // After an error, the next attempt shows whether the lease is still owned.
-        let Ok(outcome) = ask("reset", self.failover / 4, request).await else {
+        let Ok(outcome) = retry("reset", self.failover / 4, request).await else {
             return;
         };
         match row(outcome) {

@@ -24,7 +24,7 @@ use super::source::ShardSource;
 use super::store::LeaseStore;
 use super::streams::Streams;
 use crate::config::LeaseKeys;
-use crate::connection::ask;
+use crate::connection::retry;
 use crate::stream::Shard;
 
 mod acquiring;
@@ -69,13 +69,13 @@ impl Reset<'_> {
     /// moved, and the others stay unread for the failover time: call again.
     pub(crate) async fn run(&self, stream: &str, to: Start) -> Result<()> {
         let to = effective_start(to);
-        let info = ask("reset", PATIENCE, || self.source.info(stream)).await?;
-        let items = ask("reset", PATIENCE, || self.store.scan(true)).await?;
+        let info = retry("reset", PATIENCE, || self.source.info(stream)).await?;
+        let items = retry("reset", PATIENCE, || self.store.scan(true)).await?;
         let rows: Vec<Row> = items.iter().flat_map(Row::read).collect();
         let streams = Streams::new(self.keys, std::slice::from_ref(&info), &rows)?;
         birth::identify(&streams, self.keys, &rows)?;
         if rows.iter().any(Row::is_anonymous) {
-            let shards = ask("reset", PATIENCE, || self.source.shards(stream)).await?;
+            let shards = retry("reset", PATIENCE, || self.source.shards(stream)).await?;
             for stream in streams.iter() {
                 birth::refuse_foreign(stream, &rows, &shards)?;
             }
@@ -103,7 +103,7 @@ impl Moving<'_> {
         self.acquire(|_| true).await?;
         // Without a lease, no member can complete a shard, so there are no further children at the old position.
         let list = || self.reset.source.shards(&self.stream.name);
-        let shards = ask("reset", PATIENCE, list).await?;
+        let shards = retry("reset", PATIENCE, list).await?;
         let keys = shards.iter().map(|shard| self.stream.key(&shard.id));
         let mut unmoved: BTreeSet<Arc<str>> = keys.collect();
         for generation in generations(shards) {
@@ -161,7 +161,7 @@ impl Moving<'_> {
                 false => {
                     let get = || self.reset.store.get(&key);
                     // Without a lease, it stays unread.
-                    Ok(ask("reset", PATIENCE, get).await?.is_none())
+                    Ok(retry("reset", PATIENCE, get).await?.is_none())
                 }
             };
         }
@@ -170,13 +170,13 @@ impl Moving<'_> {
             begin: self.to,
         };
         let new = || begin(self.reset.source, self.stream, plan.clone());
-        let new = ask("reset", PATIENCE, new).await?;
+        let new = retry("reset", PATIENCE, new).await?;
         if is_held {
             return self.move_to(&key, Some(&new.begin)).await;
         }
         let item = new.item(self.stream);
         let create = || self.reset.store.create(item.clone());
-        ask("reset", PATIENCE, create).await
+        retry("reset", PATIENCE, create).await
     }
 
     async fn move_to(&self, key: &str, to: Option<&Begin>) -> Result<bool> {

@@ -11,10 +11,10 @@ use crate::stream::{self, Shard, StreamInfo};
 
 /// The streams as Kinesis reports them.
 #[derive(Debug)]
-pub(super) struct Source(pub(super) Arc<Connection>);
+pub(super) struct KinesisShardSource(pub(super) Arc<Connection>);
 
 #[async_trait]
-impl ShardSource for Source {
+impl ShardSource for KinesisShardSource {
     async fn info(&self, stream: &str) -> Result<StreamInfo> {
         stream::describe(&self.0, "describe stream", stream).await
     }
@@ -28,20 +28,21 @@ impl ShardSource for Source {
         let at = SystemTime::now();
         let call = || async {
             let (name, arn) = stream::address(stream);
-            let asked = self.0.kinesis.get_shard_iterator();
-            let asked = asked
+            let request = self.0.kinesis.get_shard_iterator();
+            let request = request
                 .set_stream_name(name)
                 .set_stream_arn(arn)
                 .shard_id(shard)
                 .shard_iterator_type(ShardIteratorType::Latest);
-            let answer = asked.send().await;
-            let answer = answer.map_err(|e| self.0.error("pin latest", e).with_stream(stream))?;
-            answer.shard_iterator.ok_or_else(|| {
-                let message = "the answer has no iterator";
+            let response = request.send().await;
+            let response =
+                response.map_err(|e| self.0.error("pin latest", e).with_stream(stream))?;
+            response.shard_iterator.ok_or_else(|| {
+                let message = "the response has no iterator";
                 Error::new(ErrorKind::Corrupt, "pin latest", message).with_stream(stream)
             })
         };
-        let iterator = self.0.ask("pin latest", call).await?;
+        let iterator = self.0.retry("pin latest", call).await?;
         Ok(Pin { iterator, at })
     }
 }
@@ -54,7 +55,8 @@ mod tests {
     #[tokio::test]
     async fn requests_of_members_for_a_stream_named_by_its_arn_have_the_arn() {
         let service = FakeService::start().await;
-        let source = Source(Arc::new(Connection::open(service.config()).await.unwrap()));
+        let source =
+            KinesisShardSource(Arc::new(Connection::open(service.config()).await.unwrap()));
         assert_eq!(&*source.info(ARN).await.unwrap().name, ARN);
         let shards = source.shards(ARN).await.unwrap();
         source.latest(ARN, &shards[0].id).await.unwrap();
