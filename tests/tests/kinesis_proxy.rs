@@ -1,4 +1,4 @@
-//! The proxy injects exactly the faults that it is asked for, as seen by the AWS SDK. Suite cases rely on them.
+//! The proxy injects exactly the requested faults, as seen by the AWS SDK. Suite cases rely on them.
 
 #![cfg(feature = "kinesis")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]

@@ -117,9 +117,9 @@ async fn register(kinesis: &aws_sdk_kinesis::Client, target: &Target) -> Result<
     let consumer = registered.consumer.ok_or("no consumer in the response")?;
     let begun = Instant::now();
     loop {
-        let asked = kinesis.describe_stream_consumer();
-        let asked = asked.consumer_arn(&consumer.consumer_arn).send().await?;
-        let status = asked
+        let request = kinesis.describe_stream_consumer();
+        let request = request.consumer_arn(&consumer.consumer_arn).send().await?;
+        let status = request
             .consumer_description
             .map(|reported| reported.consumer_status);
         if status == Some(ConsumerStatus::Active) {

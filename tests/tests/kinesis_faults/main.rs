@@ -108,7 +108,7 @@ const CASES: &[(&str, Variant, usize, Case)] = &[
     ("subscriptions_break_off", FAN_OUT, 2, |g| Box::pin(subscriptions::break_off(g))),
 ];
 
-/// Cases that take minutes, and run only when they are asked for.
+/// Cases that take minutes, and run only when they are requested.
 const LONG: [&str; 1] = ["fan_out_reads_many_shards_for_long"];
 
 struct Shared {

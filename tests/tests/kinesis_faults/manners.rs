@@ -57,11 +57,11 @@ async fn third_client(fixture: &Fixture) -> u32 {
     let kinesis = aws_sdk_kinesis::Client::from_conf(through);
     let stream = &fixture.fleet.stream;
     let iterator = eventually(fixture.harness.timing(), "it has an iterator", || async {
-        let asked = kinesis.get_shard_iterator().stream_name(stream);
-        let asked = asked
+        let request = kinesis.get_shard_iterator().stream_name(stream);
+        let request = request
             .shard_id("shardId-000000000000")
             .shard_iterator_type(ShardIteratorType::TrimHorizon);
-        let iterator = timeout(Duration::from_secs(5), asked.send()).await;
+        let iterator = timeout(Duration::from_secs(5), request.send()).await;
         iterator.ok()?.ok()?.shard_iterator
     });
     let iterator = iterator.await;

@@ -42,8 +42,8 @@ impl Process {
 
     /// Shuts it down cleanly, and waits until it has left.
     pub(crate) async fn stop(mut self) {
-        let asked = self.stdin.write_all(b"stop\n").await;
-        asked.expect("it takes orders");
+        let requested = self.stdin.write_all(b"stop\n").await;
+        requested.expect("it reads its standard input");
         let status = self.child.wait().await.expect("it can be waited for");
         self.output_reader.await.expect("its output is read");
         assert!(status.success(), "a member ended with {status}");

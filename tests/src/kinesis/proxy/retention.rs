@@ -73,25 +73,25 @@ impl Retention {
     }
 
     /// Rewrites a request for an iterator at a hidden record into one at the oldest visible record.
-    pub(super) fn place(&self, shard: &Shard, asked: &Value) -> Value {
-        let mut asked = asked.clone();
+    pub(super) fn place(&self, shard: &Shard, request: &Value) -> Value {
+        let mut request = request.clone();
         let state = self.lock();
         let Some(gone) = state.gone.get(shard) else {
-            return asked;
+            return request;
         };
-        let number = asked["StartingSequenceNumber"].as_str();
-        let time = asked["Timestamp"].as_f64();
+        let number = request["StartingSequenceNumber"].as_str();
+        let time = request["Timestamp"].as_f64();
         let is_gone = number.is_some_and(|number| gone.has(number))
             || time.is_some_and(|time| time <= gone.since)
-            || asked["ShardIteratorType"] == "TRIM_HORIZON";
+            || request["ShardIteratorType"] == "TRIM_HORIZON";
         if is_gone {
-            asked["ShardIteratorType"] = "AFTER_SEQUENCE_NUMBER".into();
-            asked["StartingSequenceNumber"] = gone.last.as_str().into();
-            if let Some(asked) = asked.as_object_mut() {
-                asked.remove("Timestamp");
+            request["ShardIteratorType"] = "AFTER_SEQUENCE_NUMBER".into();
+            request["StartingSequenceNumber"] = gone.last.as_str().into();
+            if let Some(request) = request.as_object_mut() {
+                request.remove("Timestamp");
             }
         }
-        asked
+        request
     }
 
     /// Removes hidden records from a response.
