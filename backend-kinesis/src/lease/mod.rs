@@ -22,6 +22,7 @@ mod shards;
 mod source;
 mod store;
 mod streams;
+mod table;
 mod taker;
 mod view;
 mod worker;

@@ -9,9 +9,9 @@ use millstream_core::Error;
 use tokio::time::Instant;
 
 use super::Member;
-use super::attempt::Attempt;
 use crate::lease::change;
 use crate::lease::row::Row;
+use crate::lease::table::WriteOutcome;
 
 /// The interval at which requested leases are polled. It is the maximum delay that polling adds to a
 /// handover.
@@ -75,11 +75,11 @@ impl Member {
         });
     }
 
-    fn asked(&mut self, key: &Arc<str>, attempt: Result<Attempt, (Instant, Error)>) {
+    fn asked(&mut self, key: &Arc<str>, attempt: Result<WriteOutcome, (Instant, Error)>) {
         let now = Instant::now();
         self.asks.look = Some(now + LOOK);
         match attempt {
-            Ok(Attempt { row: Some(row), .. }) => {
+            Ok(WriteOutcome { row: Some(row), .. }) => {
                 if let Some(ask) = self.asks.open.get_mut(key) {
                     ask.heard = true;
                 }

@@ -7,7 +7,6 @@ use millstream_core::telemetry::event;
 use millstream_core::{Epoch, Error, ErrorKind, Result};
 
 use super::Member;
-use super::attempt::Table;
 use super::commands::answer;
 use super::held::{Reply, Stage, Write};
 use crate::lease::change;
@@ -15,6 +14,7 @@ use crate::lease::key::{LeaseKey, Stream};
 use crate::lease::row::{Begin, NewRow, Progress, Row};
 use crate::lease::shards::descendants_of;
 use crate::lease::source::ShardSource;
+use crate::lease::table::Table;
 use crate::stream::Shard;
 
 impl Member {

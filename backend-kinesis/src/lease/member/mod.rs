@@ -20,11 +20,11 @@ use super::birth::Born;
 use super::key::LeaseKey;
 use super::options::{LeaseEvent, WorkerOptions};
 use super::streams::Streams;
+use super::table::Table;
 use super::view::View;
 use crate::stream::Shard;
 
 mod asks;
-mod attempt;
 mod claims;
 mod commands;
 mod distribution;
@@ -40,7 +40,6 @@ mod taking;
 mod upkeep;
 
 use asks::Asks;
-use attempt::Table;
 use claims::Claims;
 use commands::Leaving;
 pub(super) use commands::{Command, closed};

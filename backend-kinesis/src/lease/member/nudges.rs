@@ -12,9 +12,9 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
 use super::Member;
-use super::attempt::Table;
 use crate::lease::change;
 use crate::lease::row::Row;
+use crate::lease::table::Table;
 use crate::lease::taker::preferred;
 
 /// The number of a member's leases that are marked. The member notices the mark when it renews the first of them.

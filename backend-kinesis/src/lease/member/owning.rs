@@ -7,11 +7,11 @@ use millstream_core::{Epoch, Error};
 use tokio::time::Instant;
 
 use super::Member;
-use super::attempt::Attempt;
 use super::held::{Held, Stage, Write};
 use crate::lease::change;
 use crate::lease::options::LeaseEvent;
 use crate::lease::row::{Progress, Row};
+use crate::lease::table::WriteOutcome;
 
 impl Member {
     /// Drops the leases that were not renewed in time: others may already have them.
@@ -82,7 +82,7 @@ impl Member {
         key: &Arc<str>,
         epoch: Epoch,
         write: Write,
-        attempt: Result<Attempt, (Instant, Error)>,
+        attempt: Result<WriteOutcome, (Instant, Error)>,
     ) {
         let now = Instant::now();
         // Several attempts must fit between a due renewal and the expiry of the lease.
@@ -93,7 +93,7 @@ impl Member {
             if let Some(lease) = self.streams.parse(key) {
                 write.answer(Err(Self::fenced("lease", &lease)));
             }
-            if let Ok(Attempt { row: Some(row), .. }) = attempt {
+            if let Ok(WriteOutcome { row: Some(row), .. }) = attempt {
                 self.saw(row);
             }
             return;

@@ -7,11 +7,11 @@ use millstream_core::{Epoch, Error};
 use tokio::time::Instant;
 
 use super::Member;
-use super::attempt::Attempt;
 use super::claims::RACE;
 use super::held::{Held, Stage, Write};
 use crate::lease::change;
 use crate::lease::row::{Progress, Row};
+use crate::lease::table::WriteOutcome;
 use crate::lease::taker::{self, Candidate, Situation};
 use crate::lease::view::Seen;
 
@@ -152,7 +152,7 @@ impl Member {
         key: Arc<str>,
         before: Row,
         stolen: bool,
-        attempt: Result<Attempt, (Instant, Error)>,
+        attempt: Result<WriteOutcome, (Instant, Error)>,
     ) {
         self.taking.remove(&key);
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! One attempt to change a row, and the state that is known afterwards.
+//! A member's access to the lease table: one attempt to change a row, and the state that is known afterwards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use millstream_core::{Error, ErrorKind, Result};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use crate::lease::row::Row;
-use crate::lease::store::{Item, LeaseStore, Outcome, Update};
+use super::row::Row;
+use super::store::{Item, LeaseStore, Outcome, Update};
 
 /// The maximum number of concurrent requests of one member. Each takes a connection.
 const REQUESTS: usize = 64;
@@ -24,7 +24,7 @@ pub(super) struct Table {
 
 /// The result of an attempt to change a row.
 #[derive(Debug)]
-pub(super) struct Attempt {
+pub(super) struct WriteOutcome {
     /// The time just before the request.
     pub(super) before: Instant,
     /// Whether the response confirms the change. If not, the row shows it.
@@ -50,22 +50,22 @@ impl Table {
         &self,
         key: &str,
         update: &Update,
-    ) -> Result<Attempt, (Instant, Error)> {
+    ) -> Result<WriteOutcome, (Instant, Error)> {
         let _room = self.room.acquire().await;
         let before = Instant::now();
-        let attempt = |applied, item: Option<Item>, error| Attempt {
+        let outcome = |applied, item: Option<Item>, error| WriteOutcome {
             before,
             applied,
             row: item.and_then(|item| Row::read(&item).ok()),
             error,
         };
         match self.within(self.store.update(key, update)).await {
-            Ok(Outcome::Applied(item)) => Ok(attempt(true, Some(item), None)),
-            Ok(Outcome::Refused(item)) => Ok(attempt(false, item, None)),
+            Ok(Outcome::Applied(item)) => Ok(outcome(true, Some(item), None)),
+            Ok(Outcome::Refused(item)) => Ok(outcome(false, item, None)),
             // An interrupted request may have been applied, and may even be applied later.
             Err(error) if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable) => {
                 match self.within(self.store.get(key)).await {
-                    Ok(item) => Ok(attempt(false, item, Some(error))),
+                    Ok(item) => Ok(outcome(false, item, Some(error))),
                     Err(_) => Err((before, error)),
                 }
             }
