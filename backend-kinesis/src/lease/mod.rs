@@ -9,6 +9,7 @@ mod audit;
 mod birth;
 mod change;
 mod cleanup;
+mod command;
 mod dynamodb;
 mod election;
 mod form;

@@ -5,8 +5,9 @@ use millstream_core::{Epoch, Position, Result};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::birth;
+use super::command::{Command, closed};
 use super::key::LeaseKey;
-use super::member::{Command, Member, closed};
+use super::member::Member;
 use super::options::{LeaseEvent, WorkerOptions};
 use super::row::Tip;
 use crate::stream::Shard;

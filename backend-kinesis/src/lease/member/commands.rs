@@ -1,42 +1,12 @@
 //! The commands of the handle.
 
-use millstream_core::{Epoch, Error, ErrorKind, Position, Result};
+use millstream_core::{Epoch, Error, ErrorKind, Position};
 
 use super::Member;
-use super::held::{Reply, Stage, Write};
+use super::held::{Stage, Write};
+use crate::lease::command::{Command, Reply, respond};
 use crate::lease::key::LeaseKey;
-use crate::lease::row::{Progress, Tip};
-use crate::stream::Shard;
-
-/// A call of the handle.
-#[derive(Debug)]
-pub(in crate::lease) enum Command {
-    Checkpoint {
-        lease: LeaseKey,
-        epoch: Epoch,
-        position: Position,
-        reply: Reply,
-    },
-    Complete {
-        lease: LeaseKey,
-        epoch: Epoch,
-        children: Vec<Shard>,
-        reply: Reply,
-    },
-    Release {
-        lease: LeaseKey,
-        epoch: Epoch,
-        reply: Reply,
-    },
-    NoteTip {
-        lease: LeaseKey,
-        epoch: Epoch,
-        tip: Tip,
-    },
-    Leave {
-        reply: Reply,
-    },
-}
+use crate::lease::row::Progress;
 
 /// The state of a leave.
 #[derive(Debug)]
@@ -81,14 +51,14 @@ impl Member {
     fn checkpoint(&mut self, lease: &LeaseKey, epoch: Epoch, position: Position, reply: Reply) {
         let key = self.in_use(lease, epoch);
         let Some(held) = key.and_then(|key| self.held.get_mut(&key)) else {
-            return answer(reply, Err(Self::fenced("checkpoint", lease)));
+            return respond(reply, Err(Self::fenced("checkpoint", lease)));
         };
         match held.row.progress {
-            Progress::After(stored) if stored == position => answer(reply, Ok(())),
+            Progress::After(stored) if stored == position => respond(reply, Ok(())),
             Progress::After(stored) if stored > position => {
                 let message = format!("the checkpoint {position} is before {stored}, the last one");
                 let error = Error::new(ErrorKind::Invalid, "checkpoint", message);
-                answer(reply, Err(error.with_partition(&Self::partition(lease))));
+                respond(reply, Err(error.with_partition(&Self::partition(lease))));
             }
             _ => held.waiting.push_back(Write::Store {
                 progress: Progress::After(position),
@@ -100,7 +70,7 @@ impl Member {
     fn release(&mut self, lease: &LeaseKey, epoch: Epoch, reply: Reply) {
         let key = self.in_use(lease, epoch);
         let Some(held) = key.and_then(|key| self.held.get_mut(&key)) else {
-            return answer(reply, Err(Self::fenced("release", lease)));
+            return respond(reply, Err(Self::fenced("release", lease)));
         };
         held.stage = Stage::Ceded;
         held.waiting
@@ -140,7 +110,7 @@ impl Member {
         if let Some(leaving) = self.leaving.take() {
             let message = "the table could not be told in time; the leases have expired by now";
             let error = Error::new(ErrorKind::Timeout, "leave", message);
-            answer(
+            respond(
                 leaving.reply,
                 if leaving.expired { Err(error) } else { Ok(()) },
             );
@@ -154,18 +124,4 @@ impl Member {
             leaving.open -= 1;
         }
     }
-}
-
-pub(super) fn answer(reply: Reply, answer: Result<()>) {
-    // The caller may have dropped the call.
-    let _ = reply.send(answer);
-}
-
-/// Returns the error of a call after the membership has ended.
-pub(in crate::lease) fn closed(operation: &'static str) -> Error {
-    Error::new(
-        ErrorKind::Closed,
-        operation,
-        "the member has left, or has failed",
-    )
 }

@@ -7,9 +7,9 @@ use millstream_core::telemetry::event;
 use millstream_core::{Epoch, Error, ErrorKind, Result};
 
 use super::Member;
-use super::commands::answer;
-use super::held::{Reply, Stage, Write};
+use super::held::{Stage, Write};
 use crate::lease::change;
+use crate::lease::command::{Reply, respond};
 use crate::lease::key::{LeaseKey, Stream};
 use crate::lease::row::{Begin, NewRow, Progress, Row};
 use crate::lease::shards::descendants_of;
@@ -28,13 +28,13 @@ impl Member {
         let key = self.streams.key(lease);
         let held = key.as_ref().and_then(|key| self.held.get(key));
         if held.is_some_and(|held| held.epoch == epoch && held.stage == Stage::Ended) {
-            return answer(reply, Ok(()));
+            return respond(reply, Ok(()));
         }
         let key = self.in_use(lease, epoch);
         let held = key.and_then(|key| Some((key.clone(), self.held.get(&key)?)));
         let stream = self.streams.get(&lease.stream).cloned();
         let (Some((key, held)), Some(stream)) = (held, stream) else {
-            return answer(reply, Err(Self::fenced("complete", lease)));
+            return respond(reply, Err(Self::fenced("complete", lease)));
         };
         let preparation = Preparation {
             table: self.table.clone(),
@@ -59,7 +59,7 @@ impl Member {
                     // A missing lease may be the reason.
                     self.sync(&lease.stream);
                 }
-                return answer(reply, Err(error));
+                return respond(reply, Err(error));
             }
         };
         if let Some(lease) = self.streams.parse(key) {
@@ -81,7 +81,7 @@ impl Member {
             }),
             None => {
                 if let Some(lease) = self.streams.parse(key) {
-                    answer(reply, Err(Self::fenced("complete", &lease)));
+                    respond(reply, Err(Self::fenced("complete", &lease)));
                 }
             }
         }

@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use millstream_core::{Epoch, Error, Result};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::lease::command::{Reply, respond};
 use crate::lease::key::LeaseKey;
 use crate::lease::row::{Progress, Row, Tip, millis};
-
-/// Resolves a call of the handle.
-pub(super) type Reply = oneshot::Sender<Result<()>>;
 
 /// The stage of a held lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +42,7 @@ impl Write {
             Self::Release { reply } => reply,
         };
         if let Some(reply) = reply {
-            // The caller may have dropped the call.
-            let _ = reply.send(answer);
+            respond(reply, answer);
         }
     }
 }

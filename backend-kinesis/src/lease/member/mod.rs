@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::audit::Audit;
 use super::birth::Born;
+use super::command::Command;
 use super::key::LeaseKey;
 use super::options::{LeaseEvent, WorkerOptions};
 use super::streams::Streams;
@@ -42,7 +43,6 @@ mod upkeep;
 use asks::Asks;
 use claims::Claims;
 use commands::Leaving;
-pub(super) use commands::{Command, closed};
 use held::Held;
 use pace::Pace;
 use schedule::Schedule;
