@@ -3,7 +3,7 @@
 use millstream_core::{Epoch, Error, ErrorKind, Position};
 
 use super::Member;
-use super::held::{Stage, Write};
+use super::renewer::held::{Stage, Write};
 use crate::lease::command::{Command, Reply, respond};
 use crate::lease::key::LeaseKey;
 use crate::lease::row::Progress;

@@ -29,12 +29,9 @@ mod asks;
 mod claims;
 mod commands;
 mod distribution;
-mod ending;
-mod held;
 mod nudges;
-mod owning;
-mod pace;
 mod parents;
+mod renewer;
 mod scanning;
 mod schedule;
 mod taking;
@@ -43,8 +40,8 @@ mod upkeep;
 use asks::Asks;
 use claims::Claims;
 use commands::Leaving;
-use held::Held;
-use pace::Pace;
+use renewer::held::{Held, Stage};
+use renewer::turns::RenewalTurns;
 use schedule::Schedule;
 
 /// The time between two walks over the held leases, for each of them. A walk takes a tenth of it or so.
@@ -83,7 +80,7 @@ pub(super) struct Member {
     /// The leases of which other members must learn.
     news: BTreeSet<Arc<str>>,
     schedule: Schedule,
-    pace: Pace,
+    turns: RenewalTurns,
     flights: FuturesUnordered<BoxFuture<'static, Landing>>,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<LeaseEvent>,
@@ -102,7 +99,7 @@ impl Member {
         events: mpsc::UnboundedSender<LeaseEvent>,
     ) -> Self {
         let now = Instant::now();
-        let pace = Pace {
+        let turns = RenewalTurns {
             renewal: options.failover * 2 / 5,
             begun: now,
         };
@@ -123,7 +120,7 @@ impl Member {
             auditing: false,
             news: BTreeSet::new(),
             schedule: Schedule::new(&options, now),
-            pace,
+            turns,
             flights: FuturesUnordered::new(),
             commands,
             events,
@@ -203,10 +200,10 @@ impl Member {
         let of = self.held.len();
         let held = self.held.values().enumerate().flat_map(|(rank, held)| {
             let asked = match held.stage {
-                held::Stage::Asked(since) => Some(since + self.options.drain + renewal),
+                Stage::Asked(since) => Some(since + self.options.drain + renewal),
                 _ => None,
             };
-            let due = held.due(self.pace.wait(held, rank, of));
+            let due = held.due(self.turns.wait(held, rank, of));
             [due, Some(held.renewed + failover), asked]
         });
         let held = held.flatten().min();
@@ -219,7 +216,7 @@ impl Member {
 
     /// Returns the maximum time between two renewals of a lease.
     fn renewal(&self) -> Duration {
-        self.pace.renewal
+        self.turns.renewal
     }
 
     fn me(&self) -> &Arc<str> {

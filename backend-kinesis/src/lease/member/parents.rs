@@ -6,7 +6,7 @@ use millstream_core::{Epoch, Result};
 use tokio::time::Instant;
 
 use super::Member;
-use super::held::Stage;
+use super::renewer::held::Stage;
 use crate::lease::key::LeaseKey;
 use crate::lease::options::{LeaseEvent, ResumePoint};
 

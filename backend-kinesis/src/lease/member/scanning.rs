@@ -7,7 +7,7 @@ use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, timeout};
 
 use super::Member;
-use super::held::Stage;
+use super::renewer::held::Stage;
 use super::schedule::Interval;
 use super::taking::FORSAKEN;
 use crate::config::LeaseKeys;

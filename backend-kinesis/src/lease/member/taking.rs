@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Member;
 use super::claims::RACE;
-use super::held::{Held, Stage, Write};
+use super::renewer::held::{Held, Stage, Write};
 use crate::lease::change;
 use crate::lease::row::{Progress, Row};
 use crate::lease::table::WriteOutcome;

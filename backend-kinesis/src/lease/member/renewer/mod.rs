@@ -7,15 +7,20 @@ use millstream_core::{Epoch, Error};
 use tokio::time::Instant;
 
 use super::Member;
-use super::held::{Held, Stage, Write};
 use crate::lease::change;
 use crate::lease::options::LeaseEvent;
 use crate::lease::row::{Progress, Row};
 use crate::lease::table::WriteOutcome;
 
+pub(super) mod held;
+mod shard_end;
+pub(super) mod turns;
+
+use held::{Held, Stage, Write};
+
 impl Member {
     /// Drops the leases that were not renewed in time: others may already have them.
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(in crate::lease::member) fn expire(&mut self, now: Instant) {
         let failover = self.options.failover;
         let expired = |held: &Held| held.renewed + failover <= now;
         let keys: Vec<_> = self.keys(expired);
@@ -46,11 +51,11 @@ impl Member {
     }
 
     /// Starts the due changes, at most one per lease.
-    pub(super) fn write(&mut self, now: Instant) {
+    pub(in crate::lease::member) fn write(&mut self, now: Instant) {
         let of = self.held.len();
         let mut starting = Vec::new();
         for (rank, (key, held)) in self.held.iter_mut().enumerate() {
-            let wait = self.pace.wait(held, rank, of);
+            let wait = self.turns.wait(held, rank, of);
             let Some(write) = held.next_write(now, wait) else {
                 continue;
             };
@@ -183,7 +188,7 @@ impl Member {
     }
 
     /// Takes a lease out of use that belongs to another member, or may do so.
-    pub(super) fn lose(&mut self, key: &str) {
+    pub(in crate::lease::member) fn lose(&mut self, key: &str) {
         let Some(mut held) = self.held.remove(key) else {
             return;
         };
@@ -220,7 +225,7 @@ impl Member {
 
     /// Tells the application that another member wants the lease, or releases it at once if the
     /// application does not have it.
-    pub(super) fn consider_heir(&mut self, key: &str, now: Instant) {
+    pub(in crate::lease::member) fn consider_heir(&mut self, key: &str, now: Instant) {
         let within = self.options.drain;
         let Some(held) = self
             .held
@@ -272,7 +277,7 @@ impl Member {
     }
 
     /// Records one row as it is now.
-    pub(super) fn saw(&mut self, row: Row) {
+    pub(in crate::lease::member) fn saw(&mut self, row: Row) {
         let now = Instant::now();
         if row.owner.as_ref() != Some(self.me()) {
             self.schedule.decide_at(now);

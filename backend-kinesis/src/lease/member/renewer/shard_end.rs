@@ -6,11 +6,11 @@ use std::sync::Arc;
 use millstream_core::telemetry::event;
 use millstream_core::{Epoch, Error, ErrorKind, Result};
 
-use super::Member;
 use super::held::{Stage, Write};
 use crate::lease::change;
 use crate::lease::command::{Reply, respond};
 use crate::lease::key::{LeaseKey, Stream};
+use crate::lease::member::Member;
 use crate::lease::row::{Begin, NewRow, Progress, Row};
 use crate::lease::shards::descendants_of;
 use crate::lease::source::ShardSource;
@@ -18,7 +18,7 @@ use crate::lease::table::Table;
 use crate::stream::Shard;
 
 impl Member {
-    pub(super) fn complete(
+    pub(in crate::lease::member) fn complete(
         &mut self,
         lease: &LeaseKey,
         epoch: Epoch,
@@ -88,7 +88,7 @@ impl Member {
     }
 
     /// Continues after the shard end is stored.
-    pub(super) fn ended(&mut self, key: &Arc<str>) {
+    pub(in crate::lease::member) fn ended(&mut self, key: &Arc<str>) {
         if let Some(held) = self.held.get(key) {
             event!(
                 debug, "millstream.kinesis.lease.ended",

@@ -9,20 +9,20 @@ use super::held::Held;
 
 /// The turns of a member's leases.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(in crate::lease::member) struct RenewalTurns {
     /// The maximum time between two renewals.
-    pub(super) renewal: Duration,
+    pub(in crate::lease::member) renewal: Duration,
     /// When the first turn of the first lease was.
-    pub(super) begun: Instant,
+    pub(in crate::lease::member) begun: Instant,
 }
 
-impl Pace {
+impl RenewalTurns {
     /// Returns how long after its last change a lease is renewed. It is the lease of rank `rank` of `of` leases.
     ///
     /// It is renewed early once, to move to its turn, but not after a checkpoint: renewals between frequent checkpoints
     /// are useless. It is not renewed earlier than after half the time either, because each lease
     /// that is added or removed moves the turns of the others.
-    pub(super) fn wait(&self, held: &Held, rank: usize, of: usize) -> Duration {
+    pub(in crate::lease::member) fn wait(&self, held: &Held, rank: usize, of: usize) -> Duration {
         if !held.is_quiet {
             return self.renewal;
         }
@@ -65,17 +65,17 @@ mod tests {
     fn leases_that_are_taken_at_once_come_to_turns_of_the_same_distance() {
         let begun = Instant::now();
         let renewal = Duration::from_millis(1_200);
-        let pace = Pace { renewal, begun };
+        let turns = RenewalTurns { renewal, begun };
         for of in 1..20 {
             let mut at: Vec<u128> = (0..of)
                 .map(|rank| {
                     let mut held = held(begun + Duration::from_millis(777));
                     for _ in 0..3 {
-                        let wait = pace.wait(&held, rank, of);
+                        let wait = turns.wait(&held, rank, of);
                         assert!(wait >= renewal / 2 && wait <= renewal, "{wait:?}");
                         held.renewed += wait;
                     }
-                    assert_eq!(pace.wait(&held, rank, of), renewal);
+                    assert_eq!(turns.wait(&held, rank, of), renewal);
                     (held.renewed - begun).as_nanos() % renewal.as_nanos()
                 })
                 .collect();
@@ -91,9 +91,9 @@ mod tests {
     fn a_renewal_that_was_late_does_not_move_the_next_one() {
         let begun = Instant::now();
         let renewal = Duration::from_secs(4);
-        let pace = Pace { renewal, begun };
+        let turns = RenewalTurns { renewal, begun };
         let late = Duration::from_millis(3);
-        let wait = pace.wait(&held(begun + renewal + late), 0, 2);
+        let wait = turns.wait(&held(begun + renewal + late), 0, 2);
         assert_eq!(wait, renewal - late);
     }
 
@@ -101,9 +101,9 @@ mod tests {
     fn a_checkpoint_puts_the_renewal_off_for_the_whole_time() {
         let begun = Instant::now();
         let renewal = Duration::from_secs(4);
-        let pace = Pace { renewal, begun };
+        let turns = RenewalTurns { renewal, begun };
         let mut held = held(begun + Duration::from_secs(3));
         held.is_quiet = false;
-        assert_eq!(pace.wait(&held, 0, 2), renewal);
+        assert_eq!(turns.wait(&held, 0, 2), renewal);
     }
 }

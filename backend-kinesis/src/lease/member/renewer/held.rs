@@ -13,7 +13,7 @@ use crate::lease::row::{Progress, Row, Tip, millis};
 
 /// The stage of a held lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(in crate::lease::member) enum Stage {
     /// A parent of its shard may not be at shard end.
     Waiting,
     /// The application has it.
@@ -28,14 +28,14 @@ pub(super) enum Stage {
 
 /// A change that increments the counter. Each lease has at most one in flight.
 #[derive(Debug)]
-pub(super) enum Write {
+pub(in crate::lease::member) enum Write {
     Renew,
     Store { progress: Progress, reply: Reply },
     Release { reply: Option<Reply> },
 }
 
 impl Write {
-    pub(super) fn answer(self, answer: Result<()>) {
+    pub(in crate::lease::member) fn answer(self, answer: Result<()>) {
         let reply = match self {
             Self::Renew => None,
             Self::Store { reply, .. } => Some(reply),
@@ -49,31 +49,31 @@ impl Write {
 
 /// A lease of this member.
 #[derive(Debug)]
-pub(super) struct Held {
-    pub(super) lease: LeaseKey,
+pub(in crate::lease::member) struct Held {
+    pub(in crate::lease::member) lease: LeaseKey,
     /// The row after the last change whose result is known.
-    pub(super) row: Row,
-    pub(super) epoch: Epoch,
-    pub(super) stage: Stage,
+    pub(in crate::lease::member) row: Row,
+    pub(in crate::lease::member) epoch: Epoch,
+    pub(in crate::lease::member) stage: Stage,
     /// The time just before the request of that change, so that the lease does not expire later here than
     /// elsewhere.
-    pub(super) renewed: Instant,
+    pub(in crate::lease::member) renewed: Instant,
     /// Whether that change was only a renewal.
-    pub(super) is_quiet: bool,
+    pub(in crate::lease::member) is_quiet: bool,
     /// The time just before the first later request whose result is unknown.
-    pub(super) unsure: Option<Instant>,
+    pub(in crate::lease::member) unsure: Option<Instant>,
     /// Whether a change is in flight.
-    pub(super) busy: bool,
-    pub(super) waiting: VecDeque<Write>,
+    pub(in crate::lease::member) busy: bool,
+    pub(in crate::lease::member) waiting: VecDeque<Write>,
     /// The tip that its reader has reported last.
-    pub(super) tip: Option<Tip>,
+    pub(in crate::lease::member) tip: Option<Tip>,
     /// The earliest time of the next attempt after a failed change.
-    pub(super) not_before: Option<Instant>,
+    pub(in crate::lease::member) not_before: Option<Instant>,
     delays: Option<ExponentialBackoff>,
 }
 
 impl Held {
-    pub(super) fn new(lease: LeaseKey, row: Row, taken: Instant) -> Self {
+    pub(in crate::lease::member) fn new(lease: LeaseKey, row: Row, taken: Instant) -> Self {
         Self {
             lease,
             epoch: Epoch(row.counter),
@@ -94,19 +94,19 @@ impl Held {
     }
 
     /// Returns whether the application may work on it.
-    pub(super) fn is_in_use(&self) -> bool {
+    pub(in crate::lease::member) fn is_in_use(&self) -> bool {
         matches!(self.stage, Stage::Told | Stage::Asked(_))
     }
 
     /// Returns the tip that the next renewal must note, if the progress has reached it.
-    pub(super) fn tip_to_note(&self) -> Option<Tip> {
+    pub(in crate::lease::member) fn tip_to_note(&self) -> Option<Tip> {
         let tip = self.tip.filter(|tip| self.row.is_settled_to(tip.after))?;
         let noted = self.row.own.tip.map(|noted| millis(noted.at));
         (noted < Some(millis(tip.at))).then_some(tip)
     }
 
     /// Records that a change was applied.
-    pub(super) fn succeed(&mut self, row: Row, before: Instant) {
+    pub(in crate::lease::member) fn succeed(&mut self, row: Row, before: Instant) {
         self.row = row;
         self.renewed = before;
         self.unsure = None;
@@ -115,7 +115,12 @@ impl Held {
     }
 
     /// Records that a change was not applied, or may not have been.
-    pub(super) fn fail(&mut self, before: Instant, now: Instant, longest: Duration) {
+    pub(in crate::lease::member) fn fail(
+        &mut self,
+        before: Instant,
+        now: Instant,
+        longest: Duration,
+    ) {
         self.unsure.get_or_insert(before);
         let delays = self.delays.get_or_insert_with(|| {
             ExponentialBuilder::new()
@@ -129,7 +134,11 @@ impl Held {
     }
 
     /// Takes the due change, if there is one.
-    pub(super) fn next_write(&mut self, now: Instant, renewal: Duration) -> Option<Write> {
+    pub(in crate::lease::member) fn next_write(
+        &mut self,
+        now: Instant,
+        renewal: Duration,
+    ) -> Option<Write> {
         if self.busy || self.not_before.is_some_and(|time| time > now) {
             return None;
         }
@@ -139,7 +148,7 @@ impl Held {
     }
 
     /// Returns when the lease needs attention next.
-    pub(super) fn due(&self, renewal: Duration) -> Option<Instant> {
+    pub(in crate::lease::member) fn due(&self, renewal: Duration) -> Option<Instant> {
         if self.busy {
             return None;
         }
@@ -150,7 +159,7 @@ impl Held {
         Some(self.not_before.map_or(write, |time| time.max(write)))
     }
 
-    pub(super) fn refuse_all(&mut self, error: &Error) {
+    pub(in crate::lease::member) fn refuse_all(&mut self, error: &Error) {
         for write in self.waiting.drain(..) {
             write.answer(Err(error.clone()));
         }
