@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use millstream_core::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Partition, Result};
 
 use super::row::Row;
 use crate::stream::{Arn, StreamInfo};
@@ -28,6 +28,11 @@ impl LeaseKey {
             stream,
             shard: shard.into(),
         }
+    }
+
+    /// Returns the partition that the application reads through the lease.
+    pub(crate) fn partition(&self) -> Partition {
+        Partition::new(self.stream.clone(), &*self.shard)
     }
 }
 

@@ -39,6 +39,13 @@ pub(crate) struct WorkerOptions {
     pub(crate) drain: Duration,
 }
 
+impl WorkerOptions {
+    /// Returns the maximum time between two renewals of a lease.
+    pub(super) fn renewal_interval(&self) -> Duration {
+        self.failover * 2 / 5
+    }
+}
+
 /// The position at which the new owner of a lease continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ResumePoint {

@@ -1,9 +1,10 @@
-//! The loop of one member: only it changes the state of the held leases.
+//! The loop of one member: which leases to take, whom to notify, and when to scan the table. What the member holds is
+//! the renewer's alone.
 //!
 //! Slow work runs concurrently, and returns a closure that is run when the work has completed. So a slow response of
 //! the table delays only its own lease.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +12,13 @@ use futures_util::FutureExt;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use millstream_core::{Epoch, Error, ErrorKind, Partition};
+use millstream_core::{Error, ErrorKind};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::audit::Audit;
 use super::birth::Born;
 use super::command::Command;
-use super::key::LeaseKey;
 use super::options::{LeaseEvent, WorkerOptions};
 use super::streams::Streams;
 use super::table::Table;
@@ -32,6 +32,7 @@ mod distribution;
 mod nudges;
 mod parents;
 mod renewer;
+mod renewer_events;
 mod scanning;
 mod schedule;
 mod taking;
@@ -40,8 +41,7 @@ mod upkeep;
 use asks::Asks;
 use claims::Claims;
 use commands::Leaving;
-use renewer::held::{Held, Stage};
-use renewer::turns::RenewalTurns;
+use renewer::LeaseRenewer;
 use schedule::Schedule;
 
 /// The time between two walks over the held leases, for each of them. A walk takes a tenth of it or so.
@@ -59,8 +59,9 @@ type Landing = Box<dyn FnOnce(&mut Member) + Send>;
 /// The leases of one member.
 pub(super) struct Member {
     options: WorkerOptions,
-    streams: Streams,
+    streams: Arc<Streams>,
     table: Table,
+    renewer: LeaseRenewer,
     view: View,
     /// The owners in the whole table, including those of streams that are not read here.
     owners: BTreeSet<Arc<str>>,
@@ -68,7 +69,6 @@ pub(super) struct Member {
     passed_over: HashSet<Arc<str>>,
     /// The last listed shards, by stream.
     shards: HashMap<Arc<str>, Vec<Shard>>,
-    held: BTreeMap<Arc<str>, Held>,
     taking: BTreeSet<Arc<str>>,
     claims: Claims,
     asks: Asks,
@@ -80,7 +80,6 @@ pub(super) struct Member {
     /// The leases of which other members must learn.
     news: BTreeSet<Arc<str>>,
     schedule: Schedule,
-    turns: RenewalTurns,
     flights: FuturesUnordered<BoxFuture<'static, Landing>>,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<LeaseEvent>,
@@ -99,19 +98,18 @@ impl Member {
         events: mpsc::UnboundedSender<LeaseEvent>,
     ) -> Self {
         let now = Instant::now();
-        let turns = RenewalTurns {
-            renewal: options.failover * 2 / 5,
-            begun: now,
-        };
+        let streams = Arc::new(born.streams);
+        // A change and the read of its result may both hang, and there is still time for another attempt.
+        let table = Table::new(options.store.clone(), options.failover / 4);
+        let renewer = LeaseRenewer::new(&options, streams.clone(), table.clone(), events.clone());
         let mut member = Self {
-            // A change and the read of its result may both hang, and there is still time for another attempt.
-            table: Table::new(options.store.clone(), options.failover / 4),
+            table,
+            renewer,
             view: View::new(options.failover),
             owners: BTreeSet::new(),
             passed_over: HashSet::new(),
             shards: born.shards,
-            streams: born.streams,
-            held: BTreeMap::new(),
+            streams,
             taking: BTreeSet::new(),
             claims: Claims::default(),
             asks: Asks::default(),
@@ -120,7 +118,6 @@ impl Member {
             auditing: false,
             news: BTreeSet::new(),
             schedule: Schedule::new(&options, now),
-            turns,
             flights: FuturesUnordered::new(),
             commands,
             events,
@@ -155,9 +152,11 @@ impl Member {
                     Some(command) => self.on_command(command),
                     None => return,
                 },
+                Some(()) = self.renewer.next() => {}
                 Some(landing) = self.flights.next() => landing(&mut self),
                 () = sleep_until(due) => {}
             }
+            self.on_renewer_events();
             // It may have made something else due.
             due = due.min(next_walk);
         }
@@ -166,7 +165,7 @@ impl Member {
     /// Returns how long commands and results are only collected, so that not each of them leads to a walk over all
     /// leases. A member with few leases does not wait.
     fn pause(&self) -> Duration {
-        let leases = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        let leases = u32::try_from(self.renewer.len()).unwrap_or(u32::MAX);
         let pause = WALK.saturating_mul(leases).min(LONGEST_PAUSE);
         match pause < SHORTEST_PAUSE {
             true => Duration::ZERO,
@@ -176,8 +175,8 @@ impl Member {
 
     /// Does everything that is due.
     fn tend(&mut self, now: Instant) {
-        self.expire(now);
-        self.write(now);
+        self.renewer.tick(now);
+        self.on_renewer_events();
         if self.leaving.is_some() {
             self.leave_if_released();
             return;
@@ -195,28 +194,12 @@ impl Member {
 
     /// Returns when something is due next.
     fn due(&self) -> Instant {
-        let failover = self.options.failover;
-        let renewal = self.renewal();
-        let of = self.held.len();
-        let held = self.held.values().enumerate().flat_map(|(rank, held)| {
-            let asked = match held.stage {
-                Stage::Asked(since) => Some(since + self.options.drain + renewal),
-                _ => None,
-            };
-            let due = held.due(self.turns.wait(held, rank, of));
-            [due, Some(held.renewed + failover), asked]
-        });
-        let held = held.flatten().min();
+        let held = self.renewer.due();
         let next = match self.leaving {
             Some(_) => held,
             None => held.into_iter().chain(self.schedule.next(&self.asks)).min(),
         };
-        next.unwrap_or_else(|| Instant::now() + failover)
-    }
-
-    /// Returns the maximum time between two renewals of a lease.
-    fn renewal(&self) -> Duration {
-        self.turns.renewal
+        next.unwrap_or_else(|| Instant::now() + self.options.failover)
     }
 
     fn me(&self) -> &Arc<str> {
@@ -268,24 +251,7 @@ impl Member {
             self.fail(error.clone());
         }
         // The next scan shows whether it persists.
-        self.schedule.scan_within(now, self.renewal());
-    }
-
-    fn partition(lease: &LeaseKey) -> Partition {
-        Partition::new(lease.stream.clone(), &*lease.shard)
-    }
-
-    fn fenced(operation: &'static str, lease: &LeaseKey) -> Error {
-        let message = "the lease is another member's now, or was not renewed in time";
-        let error = Error::new(ErrorKind::Fenced, operation, message);
-        error.with_partition(&Self::partition(lease))
-    }
-
-    /// Returns the caller's lease, if it is this member's in that epoch, in use and not expired.
-    fn in_use(&self, lease: &LeaseKey, epoch: Epoch) -> Option<Arc<str>> {
-        let key = self.streams.key(lease)?;
-        let held = self.held.get(&key)?;
-        let is_expired = held.renewed + self.options.failover <= Instant::now();
-        (held.epoch == epoch && held.is_in_use() && !is_expired).then_some(key)
+        let renewal = self.options.renewal_interval();
+        self.schedule.scan_within(now, renewal);
     }
 }

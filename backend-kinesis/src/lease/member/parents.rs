@@ -3,29 +3,23 @@
 use std::sync::Arc;
 
 use millstream_core::{Epoch, Result};
-use tokio::time::Instant;
 
 use super::Member;
-use super::renewer::held::Stage;
 use crate::lease::key::LeaseKey;
-use crate::lease::options::{LeaseEvent, ResumePoint};
 
 impl Member {
     /// Passes a lease to the application, if no parent blocks it. A scan may be a
     /// moment old, so the parents are read as they are now.
     pub(super) fn check_parents(&mut self, key: &Arc<str>) {
-        let Some(held) = self
-            .held
-            .get(key)
-            .filter(|held| held.stage == Stage::Waiting)
-        else {
+        let Some(blocked) = self.renewer.blocked_lease(key) else {
             return;
         };
-        if held.row.parents.is_empty() {
-            return self.begin(key);
+        let epoch = blocked.epoch;
+        if blocked.parents.is_empty() {
+            return self.start(key, epoch);
         }
-        let keys = self.keys_of(&held.lease, &held.row.parents);
-        let (table, key, epoch) = (self.table.clone(), key.clone(), held.epoch);
+        let keys = self.keys_of(blocked.lease, blocked.parents);
+        let (table, key) = (self.table.clone(), key.clone());
         self.fly(async move {
             let mut free: Result<bool> = Ok(true);
             for parent in keys {
@@ -43,13 +37,12 @@ impl Member {
     }
 
     fn checked_parents(&mut self, key: &Arc<str>, epoch: Epoch, free: Result<bool>) {
-        let waits = |stage| stage == Stage::Waiting;
-        let held = self.held.get(key);
-        if !held.is_some_and(|held| held.epoch == epoch && waits(held.stage)) {
+        let blocked = self.renewer.blocked_lease(key);
+        if blocked.is_none_or(|blocked| blocked.epoch != epoch) {
             return;
         }
         match free {
-            Ok(true) => self.begin(key),
+            Ok(true) => self.start(key, epoch),
             Ok(false) => {}
             // The next scan repeats the check.
             Err(error) => self.on_table_error(&error),
@@ -58,15 +51,13 @@ impl Member {
 
     /// Checks the waiting leases again whose parents seem to be at shard end.
     pub(super) fn look_at_parents(&mut self) {
-        let waiting = self.held.iter().filter(|(_, held)| {
-            held.stage == Stage::Waiting
-                && !self
-                    .keys_of(&held.lease, &held.row.parents)
-                    .iter()
-                    .any(|key| self.view.get(key).is_some_and(|seen| !seen.row.is_ended()))
+        let may_start = self.renewer.blocked().filter(|blocked| {
+            let parents = self.keys_of(blocked.lease, blocked.parents);
+            let mut rows = parents.iter().filter_map(|key| self.view.get(key));
+            rows.all(|seen| seen.row.is_ended())
         });
-        let waiting: Vec<_> = waiting.map(|(key, _)| key.clone()).collect();
-        for key in waiting {
+        let may_start: Vec<_> = may_start.map(|blocked| blocked.key.clone()).collect();
+        for key in may_start {
             self.check_parents(&key);
         }
     }
@@ -79,32 +70,15 @@ impl Member {
         shards.iter().map(|shard| stream.key(shard)).collect()
     }
 
-    fn begin(&mut self, key: &Arc<str>) {
-        let start = self.options.start;
-        let Some(held) = self.held.get_mut(key) else {
-            return;
-        };
-        held.stage = Stage::Told;
-        let Some(from) = ResumePoint::of(&held.row, start) else {
-            held.stage = Stage::Ended;
-            return;
-        };
-        let (lease, tip) = (held.lease.clone(), held.row.tip());
-        let resolved = held.row.own.resolved;
-        let listed = self.shards.get(&lease.stream).into_iter().flatten();
-        let listed = listed.into_iter().find(|shard| shard.id == lease.shard);
+    fn start(&mut self, key: &Arc<str>, epoch: Epoch) {
+        let lease = self.streams.parse(key);
+        let listed = lease.and_then(|lease| {
+            let mut shards = self.shards.get(&lease.stream)?.iter();
+            shards.find(|shard| shard.id == lease.shard)
+        });
         // Only the member that created a child's lease has the child in a list, but each row contains its shard's
         // range.
-        let range = held.row.range.or(listed.map(|shard| shard.range));
-        let event = LeaseEvent::Taken {
-            epoch: held.epoch,
-            from,
-            tip,
-            resolved,
-            range,
-            lease,
-        };
-        self.emit(event);
-        self.consider_heir(key, Instant::now());
+        let listed = listed.map(|shard| shard.range);
+        self.renewer.start(key, epoch, listed);
     }
 }

@@ -7,7 +7,6 @@ use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, timeout};
 
 use super::Member;
-use super::renewer::held::Stage;
 use super::schedule::Interval;
 use super::taking::FORSAKEN;
 use crate::config::LeaseKeys;
@@ -65,8 +64,11 @@ impl Member {
         let ours = |row: &Row| self.streams.parse(&row.key).is_some();
         let rows: Vec<Row> = rows.into_iter().filter(ours).collect();
         self.view.scanned(rows, now);
-        self.compare_held(now);
+        let view = &self.view;
+        let row = |key: &str| view.get(key).map(|seen| &seen.row);
+        self.renewer.observe(row, now);
         self.look_at_parents();
+        self.on_renewer_events();
         self.settle_asks(now);
         self.schedule.decide_at(now);
         self.audit_if_due();
@@ -77,13 +79,13 @@ impl Member {
 
     /// Returns how long to wait for the next scan.
     fn interval(&self, now: Instant, rows: usize) -> Interval {
-        let is_alone = self.view.len() > 0 && self.view.len() == self.held.len();
+        let is_alone = self.view.len() > 0 && self.view.len() == self.renewer.len();
         let forsaken = self.options.failover * FORSAKEN;
         // Its new owner takes it soon.
         let is_free = |seen: &Seen| seen.row.holder().is_none() && !seen.is_older(forsaken, now);
         let is_restless = self.schedule.expects_changes(now)
             // A member without a lease cannot be nudged.
-            || self.held.is_empty()
+            || self.renewer.is_empty()
             || !self.asks.is_empty()
             || self.waits_for_java()
             || self.view.iter().any(|(_, seen)| is_free(seen));
@@ -96,11 +98,8 @@ impl Member {
 
     /// Returns whether a lease waits for a parent whose owner does not nudge at shard end.
     fn waits_for_java(&self) -> bool {
-        let waiting = self
-            .held
-            .values()
-            .filter(|held| held.stage == Stage::Waiting);
-        let parents = waiting.flat_map(|held| self.keys_of(&held.lease, &held.row.parents));
+        let blocked = self.renewer.blocked();
+        let parents = blocked.flat_map(|lease| self.keys_of(lease.lease, lease.parents));
         let mut parents = parents.filter_map(|key| self.view.get(&key));
         parents.any(|parent| !parent.row.is_ended() && !parent.row.can_be_asked())
     }
@@ -140,34 +139,12 @@ impl Member {
         }
     }
 
-    /// Handles the rows of held leases: who requests them, or who has taken them.
-    fn compare_held(&mut self, now: Instant) {
-        let me = self.options.id.clone();
-        let mut lost = Vec::new();
-        let mut asked = Vec::new();
-        for (key, held) in &mut self.held {
-            let Some(seen) = self.view.get(key) else {
-                continue;
-            };
-            let row = &seen.row;
-            let is_ours = row.holder() == Some(&me) && row.own.epoch == Some(held.epoch);
-            if is_ours {
-                held.row.own.asker = row.own.asker.clone();
-                if row.own.look.is_some() && row.own.look != held.row.own.look {
-                    // This scan may have read the row just before the change that the mark announces.
-                    held.row.own.look = row.own.look;
-                    self.schedule.expect_changes(now);
-                }
-                asked.push(key.clone());
-            } else if row.counter > held.row.counter && !held.busy {
-                lost.push(key.clone());
-            }
+    /// Records one row as it is now.
+    pub(super) fn saw(&mut self, row: Row) {
+        let now = Instant::now();
+        if row.owner.as_ref() != Some(self.me()) {
+            self.schedule.decide_at(now);
         }
-        for key in lost {
-            self.lose(&key);
-        }
-        for key in asked {
-            self.consider_heir(&key, now);
-        }
+        self.view.saw(row, now);
     }
 }

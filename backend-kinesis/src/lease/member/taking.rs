@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use super::Member;
 use super::claims::RACE;
-use super::renewer::held::{Held, Stage, Write};
 use crate::lease::change;
 use crate::lease::row::{Progress, Row};
 use crate::lease::table::WriteOutcome;
@@ -42,7 +41,7 @@ impl Member {
         let me = self.options.id.clone();
         let handed = self.view.iter().filter(|(key, seen)| {
             seen.row.holder() == Some(&me)
-                && !self.held.contains_key(*key)
+                && !self.renewer.holds(key)
                 && !self.taking.contains(*key)
         });
         let handed: Vec<_> = handed.map(|(key, _)| key.clone()).collect();
@@ -63,10 +62,10 @@ impl Member {
 
     fn candidates(&self, now: Instant) -> Vec<Candidate> {
         let failover = self.options.failover;
-        let renewal = self.renewal();
+        let renewal = self.options.renewal_interval();
         let candidate = |(key, seen): (&Arc<str>, &Seen)| {
             let row = &seen.row;
-            let mine = self.held.contains_key(key)
+            let mine = self.renewer.holds(key)
                 || self.taking.contains(key)
                 || row.holder() == Some(self.me());
             let owner = match mine {
@@ -93,10 +92,7 @@ impl Member {
 
     /// Returns when the next lease of another worker expires, unless it is renewed.
     fn next_expiry(&self, now: Instant) -> Option<Instant> {
-        let others = self
-            .view
-            .iter()
-            .filter(|(key, _)| !self.held.contains_key(*key));
+        let others = self.view.iter().filter(|(key, _)| !self.renewer.holds(key));
         let failover = self.options.failover;
         let times =
             others.flat_map(|(_, seen)| [seen.since + failover, seen.since + failover * FORSAKEN]);
@@ -207,12 +203,7 @@ impl Member {
                 epoch, from, "a lease was taken"
             ),
         }
-        let mut held = Held::new(lease, row, attempt.before);
-        if self.leaving.is_some() {
-            held.stage = Stage::Ceded;
-            held.waiting.push_back(Write::Release { reply: None });
-        }
-        self.held.insert(key.clone(), held);
+        self.renewer.add(lease, row, attempt.before);
         self.check_parents(&key);
     }
 }

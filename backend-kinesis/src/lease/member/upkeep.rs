@@ -128,9 +128,9 @@ impl Member {
 
     /// Deletes held leases that are no longer needed.
     fn clean(&mut self) {
-        let ended = self.held.values().filter(|held| held.row.is_ended());
+        let ended = self.renewer.ended();
         let ended: Vec<_> = ended
-            .map(|held| (held.lease.clone(), held.row.clone()))
+            .map(|(lease, row)| (lease.clone(), row.clone()))
             .collect();
         for (lease, row) in ended {
             let Some(stream) = self.streams.get(&lease.stream).cloned() else {
@@ -142,7 +142,7 @@ impl Member {
                 let deleted = cleanup::clean(&*store, &*source, &stream, &lease, &row, &me).await;
                 move |member: &mut Self| match deleted {
                     Ok(true) => {
-                        member.held.remove(&row.key);
+                        member.renewer.forget(&row.key);
                         member.view.forget(&row.key);
                         // The deletion of the parents' rows unblocks the children.
                         member.look_at_parents();

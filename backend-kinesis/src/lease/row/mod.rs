@@ -93,6 +93,11 @@ impl Row {
         self.checkpoint_owner.as_ref().or(self.owner.as_ref())
     }
 
+    /// Returns whether this worker has it, by its take in that epoch.
+    pub(crate) fn is_held_by(&self, worker: &Arc<str>, epoch: Epoch) -> bool {
+        self.holder() == Some(worker) && self.own.epoch == Some(epoch)
+    }
+
     /// Returns the next owner of the lease, if its holder has been asked to hand it over.
     pub(crate) fn heir(&self) -> Option<&Arc<str>> {
         match self.checkpoint_owner {

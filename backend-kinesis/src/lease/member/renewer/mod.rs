@@ -1,48 +1,351 @@
-//! The lease renewer: renewals, checkpoints, and releases of held leases.
+//! The lease renewer: the leases that this member holds, and every change that it makes to them.
+//!
+//! It decides nothing about other leases. The coordinator adds a lease that was taken ([`LeaseRenewer::add`]), says when
+//! its shard may be read ([`LeaseRenewer::start`]), and shows what a scan has read ([`LeaseRenewer::observe`]). What
+//! the renewer learns is a [`RenewerEvent`]. Neither has access to the other's state.
+//!
+//! These rules keep a lease and its checkpoint safe:
+//!
+//! * A lease has at most one change in flight that increments its counter. The change is conditional on the counter after
+//!   the last change whose result is known, so it fails if another worker has changed the row.
+//! * A lease counts as renewed since just before the request of the last applied change. After the failover time from then
+//!   it is dropped, before any other worker may take it, and no call for it succeeds.
+//! * Without a response, the row shows whether a change was applied. It may then be any request since the first one without a
+//!   result, so the lease counts as renewed since that one.
+//! * A checkpoint is confirmed only when the row shows it.
+//! * A lease whose row shows another holder or another epoch is dropped, and all calls that wait for it fail with `Fenced`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use millstream_core::telemetry::event;
-use millstream_core::{Epoch, Error};
+use millstream_core::{Epoch, Error, ErrorKind, Position, Result, Start};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::Member;
-use crate::lease::change;
-use crate::lease::options::LeaseEvent;
-use crate::lease::row::{Progress, Row};
-use crate::lease::table::WriteOutcome;
+use crate::lease::command::{Reply, respond};
+use crate::lease::key::LeaseKey;
+use crate::lease::options::{LeaseEvent, ResumePoint, WorkerOptions};
+use crate::lease::row::{Progress, Row, Tip};
+use crate::lease::source::ShardSource;
+use crate::lease::streams::Streams;
+use crate::lease::table::{Table, WriteOutcome};
+use crate::stream::{HashRange, Shard};
 
-pub(super) mod held;
+mod event;
+mod held;
 mod shard_end;
-pub(super) mod turns;
+mod turns;
 
-use held::{Held, Stage, Write};
+pub(in crate::lease) use event::{LossReason, RenewerEvent};
+use held::{Held, Stage, Write, fenced};
+use shard_end::{Children, ShardEnd};
+use turns::RenewalTurns;
 
-impl Member {
-    /// Drops the leases that were not renewed in time: others may already have them.
-    pub(in crate::lease::member) fn expire(&mut self, now: Instant) {
-        let failover = self.options.failover;
-        let expired = |held: &Held| held.renewed + failover <= now;
-        let keys: Vec<_> = self.keys(expired);
-        for key in keys {
-            if let Some(held) = self.held.get(&key) {
-                event!(
-                    warn, "millstream.kinesis.lease.expired",
-                    group = %self.options.group, stream = %held.lease.stream,
-                    partition = %held.lease.shard, epoch = %held.epoch,
-                    "a lease could not be renewed in time"
-                );
-            }
-            self.lose(&key);
-            if let Some(leaving) = &mut self.leaving {
-                leaving.expired = true;
+/// The held leases of one member.
+pub(super) struct LeaseRenewer {
+    /// The ID of this worker.
+    id: Arc<str>,
+    group: Arc<str>,
+    start: Start,
+    failover: Duration,
+    drain: Duration,
+    streams: Arc<Streams>,
+    source: Arc<dyn ShardSource>,
+    table: Table,
+    held: BTreeMap<Arc<str>, Held>,
+    turns: RenewalTurns,
+    in_flight: FuturesUnordered<BoxFuture<'static, Completed>>,
+    is_leaving: bool,
+    /// To the application.
+    leases: mpsc::UnboundedSender<LeaseEvent>,
+    /// To the coordinator.
+    events: Vec<RenewerEvent>,
+}
+
+/// A held lease whose shard may have parents that are not at shard end.
+#[derive(Debug)]
+pub(super) struct Blocked<'a> {
+    pub(super) key: &'a Arc<str>,
+    pub(super) lease: &'a LeaseKey,
+    pub(super) epoch: Epoch,
+    /// Shard IDs.
+    pub(super) parents: &'a [Arc<str>],
+}
+
+/// A completed request.
+enum Completed {
+    Write {
+        key: Arc<str>,
+        lease: LeaseKey,
+        epoch: Epoch,
+        write: Write,
+        outcome: Result<WriteOutcome, (Instant, Error)>,
+    },
+    Children {
+        key: Arc<str>,
+        lease: LeaseKey,
+        epoch: Epoch,
+        children: Result<Children>,
+        reply: Reply,
+    },
+}
+
+impl LeaseRenewer {
+    pub(super) fn new(
+        options: &WorkerOptions,
+        streams: Arc<Streams>,
+        table: Table,
+        leases: mpsc::UnboundedSender<LeaseEvent>,
+    ) -> Self {
+        Self {
+            id: options.id.clone(),
+            group: options.group.clone(),
+            start: options.start,
+            failover: options.failover,
+            drain: options.drain,
+            streams,
+            source: options.source.clone(),
+            table,
+            held: BTreeMap::new(),
+            turns: RenewalTurns::new(options.renewal_interval(), Instant::now()),
+            in_flight: FuturesUnordered::new(),
+            is_leaving: false,
+            leases,
+            events: Vec::new(),
+        }
+    }
+
+    // The seam to the coordinator.
+
+    /// Adds a lease that was taken by a request that began at `taken_at`.
+    pub(super) fn add(&mut self, lease: LeaseKey, row: Row, taken_at: Instant) {
+        let key = row.key.clone();
+        let mut held = Held::new(lease, row, taken_at);
+        if self.is_leaving {
+            held.release(None);
+        }
+        self.held.insert(key, held);
+    }
+
+    /// Passes a lease to the application: no parent blocks its shard. `listed` is the range of the shard in a list, for
+    /// rows without one.
+    pub(super) fn start(&mut self, key: &Arc<str>, epoch: Epoch, listed: Option<HashRange>) {
+        let Some(held) = self.held.get_mut(key).filter(|held| held.epoch == epoch) else {
+            return;
+        };
+        if held.stage != Stage::BlockedOnParents {
+            return;
+        }
+        let Some(from) = ResumePoint::of(&held.row, self.start) else {
+            held.stage = Stage::ShardEnd;
+            return;
+        };
+        held.stage = Stage::Active;
+        let event = LeaseEvent::Taken {
+            lease: held.lease.clone(),
+            epoch,
+            from,
+            tip: held.row.tip(),
+            resolved: held.row.own.resolved,
+            range: held.row.range.or(listed),
+        };
+        self.emit(event);
+        self.consider_handoff(key, Instant::now());
+    }
+
+    /// Compares the held leases with their rows in a scan: who requests them, or who has taken them.
+    pub(super) fn observe<'a>(&mut self, row: impl Fn(&str) -> Option<&'a Row>, now: Instant) {
+        let mut taken = Vec::new();
+        let mut ours = Vec::new();
+        for (key, held) in &mut self.held {
+            let Some(row) = row(key) else {
+                continue;
+            };
+            if row.is_held_by(&self.id, held.epoch) {
+                held.row.own.asker = row.own.asker.clone();
+                if held.is_notified_by(row) {
+                    held.row.own.look = row.own.look;
+                    self.events.push(RenewerEvent::NotifiedByScan);
+                }
+                ours.push(key.clone());
+            } else if row.counter > held.row.counter && !held.is_writing() {
+                taken.push(key.clone());
             }
         }
-        let overdue = self.options.drain + self.renewal();
-        let keys = self.keys(|held| matches!(held.stage, Stage::Asked(at) if at + overdue <= now));
-        for key in keys {
-            self.cede(&key);
+        for key in taken {
+            self.lose(&key, LossReason::Taken);
         }
+        for key in ours {
+            self.consider_handoff(&key, now);
+        }
+    }
+
+    /// Forgets a lease whose row was deleted after its shard end.
+    pub(super) fn forget(&mut self, key: &str) {
+        self.held.remove(key);
+    }
+
+    /// Releases all leases, and those that are added from now on.
+    pub(super) fn release_all(&mut self) {
+        self.is_leaving = true;
+        let held = self.held.values_mut();
+        for held in held.filter(|held| held.stage != Stage::Releasing) {
+            held.release(None);
+        }
+    }
+
+    pub(super) fn holds(&self, key: &str) -> bool {
+        self.held.contains_key(key)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Returns the leases that wait for [`start`](Self::start).
+    pub(super) fn blocked(&self) -> impl Iterator<Item = Blocked<'_>> {
+        let held = self.held.iter();
+        held.filter_map(|(key, held)| Self::as_blocked(key, held))
+    }
+
+    /// Returns this lease, if it waits for [`start`](Self::start).
+    pub(super) fn blocked_lease(&self, key: &str) -> Option<Blocked<'_>> {
+        let (key, held) = self.held.get_key_value(key)?;
+        Self::as_blocked(key, held)
+    }
+
+    /// Returns the held leases at shard end.
+    pub(super) fn ended(&self) -> impl Iterator<Item = (&LeaseKey, &Row)> {
+        let ended = self.held.values().filter(|held| held.row.is_ended());
+        ended.map(|held| (&held.lease, &held.row))
+    }
+
+    /// Returns what was learned since the last call.
+    pub(super) fn take_events(&mut self) -> Vec<RenewerEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    // The calls of the application.
+
+    /// Stores a checkpoint. It may not be before the last one.
+    pub(super) fn checkpoint(
+        &mut self,
+        lease: &LeaseKey,
+        epoch: Epoch,
+        position: Position,
+        reply: Reply,
+    ) {
+        let key = self.in_use(lease, epoch);
+        let Some(held) = key.and_then(|key| self.held.get_mut(&key)) else {
+            return respond(reply, Err(fenced("checkpoint", lease)));
+        };
+        match held.row.progress {
+            Progress::After(stored) if stored == position => respond(reply, Ok(())),
+            Progress::After(stored) if stored > position => {
+                let message = format!("the checkpoint {position} is before {stored}, the last one");
+                let error = Error::new(ErrorKind::Invalid, "checkpoint", message);
+                respond(reply, Err(error.with_partition(&lease.partition())));
+            }
+            _ => held.queue(Write::Checkpoint {
+                progress: Progress::After(position),
+                reply,
+            }),
+        }
+    }
+
+    /// Stores the shard end, after the leases of the children are created. Without `children` they are looked up.
+    pub(super) fn complete(
+        &mut self,
+        lease: &LeaseKey,
+        epoch: Epoch,
+        children: Vec<Shard>,
+        reply: Reply,
+    ) {
+        let key = self.streams.key(lease);
+        let held = key.as_ref().and_then(|key| self.held.get(key));
+        if held.is_some_and(|held| held.epoch == epoch && held.stage == Stage::ShardEnd) {
+            return respond(reply, Ok(()));
+        }
+        let key = self.in_use(lease, epoch);
+        let held = key.and_then(|key| Some((key.clone(), self.held.get(&key)?)));
+        let stream = self.streams.get(&lease.stream).cloned();
+        let (Some((key, held)), Some(stream)) = (held, stream) else {
+            return respond(reply, Err(fenced("complete", lease)));
+        };
+        let shard_end = ShardEnd {
+            table: self.table.clone(),
+            source: self.source.clone(),
+            stream,
+            row: held.row.clone(),
+            shard: lease.shard.clone(),
+        };
+        let lease = lease.clone();
+        let completed = async move {
+            Completed::Children {
+                key,
+                lease,
+                epoch,
+                children: shard_end.create_children(children).await,
+                reply,
+            }
+        };
+        self.in_flight.push(completed.boxed());
+    }
+
+    /// Releases a lease: to the member that requests it, or for any worker to take.
+    pub(super) fn release(&mut self, lease: &LeaseKey, epoch: Epoch, reply: Reply) {
+        let key = self.in_use(lease, epoch);
+        match key.and_then(|key| self.held.get_mut(&key)) {
+            Some(held) => held.release(Some(reply)),
+            None => respond(reply, Err(fenced("release", lease))),
+        }
+    }
+
+    /// Makes the next renewals note the tip.
+    pub(super) fn note_tip(&mut self, lease: &LeaseKey, epoch: Epoch, tip: Tip) {
+        let key = self.in_use(lease, epoch);
+        if let Some(held) = key.and_then(|key| self.held.get_mut(&key)) {
+            held.tip = Some(tip);
+        }
+    }
+
+    // Time.
+
+    /// Returns when [`tick`](Self::tick) must be called next.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let of = self.held.len();
+        let due = self.held.values().enumerate().flat_map(|(rank, held)| {
+            let overdue = match held.stage {
+                Stage::Draining(since) => Some(since + self.longest_drain()),
+                _ => None,
+            };
+            let write = held.due(self.turns.wait(held, rank, of));
+            [write, Some(held.renewed_at + self.failover), overdue]
+        });
+        due.flatten().min()
+    }
+
+    /// Drops the leases that have expired, takes back those that were not released in time, and starts the due changes.
+    pub(super) fn tick(&mut self, now: Instant) {
+        for key in self.keys(|held| held.is_expired(self.failover, now)) {
+            self.expire(&key);
+        }
+        let overdue = self.longest_drain();
+        let is_overdue =
+            |held: &Held| matches!(held.stage, Stage::Draining(since) if since + overdue <= now);
+        for key in self.keys(is_overdue) {
+            self.take_back(&key);
+        }
+        self.start_writes(now);
     }
 
     fn keys(&self, which: impl Fn(&Held) -> bool) -> Vec<Arc<str>> {
@@ -51,154 +354,225 @@ impl Member {
     }
 
     /// Starts the due changes, at most one per lease.
-    pub(in crate::lease::member) fn write(&mut self, now: Instant) {
+    fn start_writes(&mut self, now: Instant) {
         let of = self.held.len();
-        let mut starting = Vec::new();
         for (rank, (key, held)) in self.held.iter_mut().enumerate() {
             let wait = self.turns.wait(held, rank, of);
-            let Some(write) = held.next_write(now, wait) else {
+            let Some((write, update)) = held.start_write(now, wait) else {
                 continue;
             };
-            held.busy = true;
-            let update = match &write {
-                Write::Renew => match held.tip_to_note() {
-                    Some(tip) => change::renew_at_tip(&held.row, tip),
-                    None => change::renew(&held.row),
-                },
-                Write::Store { progress, .. } => change::store(&held.row, *progress),
-                Write::Release { .. } => match held.row.heir() {
-                    Some(heir) => change::assign(&held.row, heir),
-                    None => change::evict(&held.row),
-                },
+            let (table, key) = (self.table.clone(), key.clone());
+            let (lease, epoch) = (held.lease.clone(), held.epoch);
+            let completed = async move {
+                Completed::Write {
+                    outcome: table.change(&key, &update).await,
+                    key,
+                    lease,
+                    epoch,
+                    write,
+                }
             };
-            starting.push((key.clone(), held.epoch, write, update));
-        }
-        for (key, epoch, write, update) in starting {
-            let table = self.table.clone();
-            self.fly(async move {
-                let attempt = table.change(&key, &update).await;
-                move |member: &mut Self| member.written(&key, epoch, write, attempt)
-            });
+            self.in_flight.push(completed.boxed());
         }
     }
 
-    fn written(
+    /// Waits until a request has completed, and handles its result. Returns `None` if no request is in flight. Cancel safe: a
+    /// dropped call handles nothing.
+    pub(super) async fn next(&mut self) -> Option<()> {
+        match self.in_flight.next().await? {
+            Completed::Write {
+                key,
+                lease,
+                epoch,
+                write,
+                outcome,
+            } => self.on_written(&key, &lease, epoch, write, outcome),
+            Completed::Children {
+                key,
+                lease,
+                epoch,
+                children,
+                reply,
+            } => self.on_children(&key, lease, epoch, children, reply),
+        }
+        Some(())
+    }
+
+    // Results.
+
+    fn on_written(
         &mut self,
         key: &Arc<str>,
+        lease: &LeaseKey,
         epoch: Epoch,
         write: Write,
-        attempt: Result<WriteOutcome, (Instant, Error)>,
+        outcome: Result<WriteOutcome, (Instant, Error)>,
     ) {
         let now = Instant::now();
         // Several attempts must fit between a due renewal and the expiry of the lease.
-        let longest = self.renewal() / 4;
-        let me = self.options.id.clone();
+        let longest_delay = self.turns.interval() / 4;
         let Some(held) = self.held.get_mut(key).filter(|held| held.epoch == epoch) else {
-            // The lease was lost meanwhile, which an event has reported to the caller.
-            if let Some(lease) = self.streams.parse(key) {
-                write.answer(Err(Self::fenced("lease", &lease)));
-            }
-            if let Ok(WriteOutcome { row: Some(row), .. }) = attempt {
-                self.saw(row);
+            // The lease was lost meanwhile, which an event has reported to the application.
+            write.respond(Err(fenced("lease", lease)));
+            if let Ok(WriteOutcome { row: Some(row), .. }) = outcome {
+                self.events.push(RenewerEvent::Observed(row));
             }
             return;
         };
-        held.busy = false;
-        let attempt = match attempt {
-            Ok(attempt) => attempt,
+        held.finish_write();
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
             Err((before, error)) => {
-                held.fail(before, now, longest);
+                held.fail(before, now, longest_delay);
                 match write {
                     // No other member can do it.
-                    Write::Release { .. } => held.waiting.push_front(write),
-                    write => write.answer(Err(error.clone())),
+                    Write::Release { .. } => held.requeue(write),
+                    write => write.respond(Err(error.clone())),
                 }
-                return self.on_table_error(&error);
+                return self.events.push(RenewerEvent::TableError(error));
             }
         };
-        let ours = |row: &Row| row.holder() == Some(&me) && row.own.epoch == Some(epoch);
-        match attempt.row {
-            Some(row) if ours(&row) => {
-                let moved = row.counter > held.row.counter;
-                let is_nudged = row.own.look.is_some() && row.own.look != held.row.own.look;
-                let before = match attempt.applied {
-                    true => attempt.before,
-                    // An earlier request was applied, or this one.
-                    false => held.unsure.unwrap_or(attempt.before),
-                };
-                match moved {
-                    true => {
-                        held.succeed(row.clone(), before);
-                        held.is_quiet = matches!(write, Write::Renew);
-                    }
-                    false => held.fail(attempt.before, now, longest),
+        match outcome.row {
+            Some(row) if row.is_held_by(&self.id, epoch) => {
+                if held.is_notified_by(&row) {
+                    self.events.push(RenewerEvent::Notified);
+                }
+                if row.counter > held.row.counter {
+                    let before = match outcome.applied {
+                        true => outcome.before,
+                        // An earlier request was applied, or this one.
+                        false => held.first_unresolved(outcome.before),
+                    };
+                    held.succeed(&write, row.clone(), before);
+                } else {
+                    held.fail(outcome.before, now, longest_delay);
                 }
                 held.row.own.look = row.own.look;
-                if is_nudged {
-                    self.nudged(now);
-                }
-                self.saw(row);
-                self.finish_write(key, write, attempt.error);
-                self.consider_heir(key, now);
+                self.events.push(RenewerEvent::Observed(row));
+                self.finish_write(key, write, outcome.error);
+                self.consider_handoff(key, now);
             }
             row => {
-                let lease = held.lease.clone();
-                let released = match (&write, &row) {
+                let is_released = match (&write, &row) {
                     (Write::Release { .. }, Some(row)) => {
-                        let heir = held.row.heir();
-                        attempt.applied
-                            || (row.counter == held.row.counter + 1 && row.owner.as_ref() == heir)
+                        let is_next = row.counter == held.row.counter + 1;
+                        outcome.applied || (is_next && row.owner.as_ref() == held.row.heir())
                     }
                     _ => false,
                 };
-                match row {
-                    Some(row) => self.saw(row),
-                    None => self.view.forget(key),
-                }
-                match released {
-                    true => self.released(key),
-                    false => self.lose(key),
-                }
-                write.answer(match released {
-                    true => Ok(()),
-                    false => Err(Self::fenced("lease", &lease)),
+                self.events.push(match row {
+                    Some(row) => RenewerEvent::Observed(row),
+                    None => RenewerEvent::RowDeleted(key.clone()),
                 });
+                match is_released {
+                    true => {
+                        self.finish_release(key);
+                        write.respond(Ok(()));
+                    }
+                    false => {
+                        self.lose(key, LossReason::Taken);
+                        write.respond(Err(fenced("lease", lease)));
+                    }
+                }
             }
         }
     }
 
-    /// Resolves a change after which the lease is still held here.
-    fn finish_write(&mut self, key: &Arc<str>, write: Write, error: Option<Error>) {
+    /// Resolves a write after which the lease is still held.
+    fn finish_write(&mut self, key: &str, write: Write, error: Option<Error>) {
         let Some(held) = self.held.get_mut(key) else {
             return;
         };
         match (write, error) {
             (Write::Renew, _) => {}
-            (write @ Write::Store { progress, .. }, _) if held.row.progress == progress => {
-                write.answer(Ok(()));
+            (write @ Write::Checkpoint { progress, .. }, _) if held.row.progress == progress => {
+                write.respond(Ok(()));
                 if progress == Progress::End {
-                    held.stage = Stage::Ended;
-                    self.ended(key);
+                    self.finish_shard(key);
                 }
             }
-            (write @ Write::Store { .. }, Some(error)) => write.answer(Err(error)),
+            (write @ Write::Checkpoint { .. }, Some(error)) => write.respond(Err(error)),
             // An earlier request of this member was applied late and incremented the counter.
-            (write, _) => held.waiting.push_front(write),
+            (write, _) => held.requeue(write),
         }
     }
 
+    /// Records that the shard end is stored.
+    fn finish_shard(&mut self, key: &str) {
+        let Some(held) = self.held.get_mut(key) else {
+            return;
+        };
+        held.stage = Stage::ShardEnd;
+        event!(
+            debug, "millstream.kinesis.lease.ended",
+            group = %self.group, stream = %held.lease.stream, partition = %held.lease.shard,
+            epoch = %held.epoch, "a shard is read to its end"
+        );
+        self.events.push(RenewerEvent::ShardEnded {
+            lease: held.lease.clone(),
+            children: held.row.children.clone(),
+        });
+    }
+
+    /// Stores the shard end, now that the leases of the children exist.
+    fn on_children(
+        &mut self,
+        key: &Arc<str>,
+        lease: LeaseKey,
+        epoch: Epoch,
+        children: Result<Children>,
+        reply: Reply,
+    ) {
+        let children = match children {
+            Ok(children) => children,
+            Err(error) => {
+                respond(reply, Err(error.clone()));
+                let stream = lease.stream;
+                let event = RenewerEvent::ShardEndFailed { stream, error };
+                return self.events.push(event);
+            }
+        };
+        let held = self.held.get_mut(key);
+        match held.filter(|held| held.epoch == epoch && held.is_in_use()) {
+            Some(held) => held.queue(Write::Checkpoint {
+                progress: Progress::End,
+                reply,
+            }),
+            None => respond(reply, Err(fenced("complete", &lease))),
+        }
+        self.events.push(RenewerEvent::ChildrenCreated {
+            stream: lease.stream,
+            shards: children.shards,
+            rows: children.rows,
+        });
+    }
+
+    // The ends of a lease.
+
+    /// Drops a lease that was not renewed in time: others may already have it.
+    fn expire(&mut self, key: &str) {
+        if let Some(held) = self.held.get(key) {
+            event!(
+                warn, "millstream.kinesis.lease.expired",
+                group = %self.group, stream = %held.lease.stream, partition = %held.lease.shard,
+                epoch = %held.epoch, "a lease could not be renewed in time"
+            );
+        }
+        self.lose(key, LossReason::Expired);
+    }
+
     /// Takes a lease out of use that belongs to another member, or may do so.
-    pub(in crate::lease::member) fn lose(&mut self, key: &str) {
+    fn lose(&mut self, key: &str, reason: LossReason) {
         let Some(mut held) = self.held.remove(key) else {
             return;
         };
-        held.refuse_all(&Self::fenced("lease", &held.lease));
-        self.schedule.decide_at(Instant::now());
+        held.reject_queued();
+        self.events.push(RenewerEvent::Lost(reason));
         if held.is_in_use() {
             event!(
                 info, "millstream.kinesis.lease.lost",
-                group = %self.options.group, stream = %held.lease.stream,
-                partition = %held.lease.shard, epoch = %held.epoch, "a lease was lost"
+                group = %self.group, stream = %held.lease.stream, partition = %held.lease.shard,
+                epoch = %held.epoch, "a lease was lost"
             );
             self.emit(LeaseEvent::Lost {
                 lease: held.lease,
@@ -207,44 +581,40 @@ impl Member {
         }
     }
 
-    fn released(&mut self, key: &str) {
+    /// Records that the release is stored.
+    fn finish_release(&mut self, key: &Arc<str>) {
         let Some(mut held) = self.held.remove(key) else {
             return;
         };
-        held.refuse_all(&Self::fenced("lease", &held.lease));
-        if self.leaving.is_some() && held.row.heir().is_none() {
-            self.news.insert(key.into());
-        }
-        self.schedule.decide_at(Instant::now());
+        held.reject_queued();
         event!(
             debug, "millstream.kinesis.lease.released",
-            group = %self.options.group, stream = %held.lease.stream,
-            partition = %held.lease.shard, epoch = %held.epoch, "a lease was given up"
+            group = %self.group, stream = %held.lease.stream, partition = %held.lease.shard,
+            epoch = %held.epoch, "a lease was given up"
         );
+        self.events.push(RenewerEvent::Released {
+            key: key.clone(),
+            next_owner: held.row.heir().cloned(),
+        });
     }
 
     /// Tells the application that another member wants the lease, or releases it at once if the
     /// application does not have it.
-    pub(in crate::lease::member) fn consider_heir(&mut self, key: &str, now: Instant) {
-        let within = self.options.drain;
-        let Some(held) = self
-            .held
-            .get_mut(key)
-            .filter(|held| held.row.heir().is_some())
-        else {
+    fn consider_handoff(&mut self, key: &str, now: Instant) {
+        let within = self.drain;
+        let held = self.held.get_mut(key);
+        let Some(held) = held.filter(|held| held.row.heir().is_some()) else {
             return;
         };
-        // The requester has just joined, perhaps along with others.
-        self.schedule.expect_changes(now);
-        self.schedule.scan_soon(now);
+        self.events.push(RenewerEvent::HandoffRequested);
         match held.stage {
-            Stage::Told => {
-                held.stage = Stage::Asked(now);
+            Stage::Active => {
+                held.stage = Stage::Draining(now);
                 let (lease, epoch) = (held.lease.clone(), held.epoch);
                 event!(
                     debug, "millstream.kinesis.lease.asked",
-                    group = %self.options.group, stream = %lease.stream,
-                    partition = %lease.shard, %epoch, "another member asks for a lease"
+                    group = %self.group, stream = %lease.stream, partition = %lease.shard,
+                    %epoch, "another member asks for a lease"
                 );
                 self.emit(LeaseEvent::HandoffRequested {
                     lease,
@@ -252,36 +622,48 @@ impl Member {
                     within,
                 });
             }
-            Stage::Waiting => {
-                held.stage = Stage::Ceded;
-                held.waiting.push_back(Write::Release { reply: None });
-            }
+            Stage::BlockedOnParents => held.release(None),
             // The next holder starts its cleanup.
-            Stage::Ended if held.waiting.is_empty() && !held.busy => {
-                held.waiting.push_back(Write::Release { reply: None });
-            }
-            Stage::Ended | Stage::Asked(_) | Stage::Ceded => {}
+            Stage::ShardEnd if held.is_idle() => held.queue(Write::Release { reply: None }),
+            Stage::ShardEnd | Stage::Draining(_) | Stage::Releasing => {}
         }
     }
 
     /// Takes a lease from an application that has not released it in time.
-    fn cede(&mut self, key: &str) {
+    fn take_back(&mut self, key: &str) {
         let Some(held) = self.held.get_mut(key) else {
             return;
         };
-        held.refuse_all(&Self::fenced("lease", &held.lease));
-        held.stage = Stage::Ceded;
-        held.waiting.push_back(Write::Release { reply: None });
+        held.reject_queued();
+        held.release(None);
         let (lease, epoch) = (held.lease.clone(), held.epoch);
         self.emit(LeaseEvent::Lost { lease, epoch });
     }
 
-    /// Records one row as it is now.
-    pub(in crate::lease::member) fn saw(&mut self, row: Row) {
-        let now = Instant::now();
-        if row.owner.as_ref() != Some(self.me()) {
-            self.schedule.decide_at(now);
-        }
-        self.view.saw(row, now);
+    /// Returns how long an application may take to release a requested lease.
+    fn longest_drain(&self) -> Duration {
+        self.drain + self.turns.interval()
+    }
+
+    /// Returns the caller's lease, if it is this member's in that epoch, in use and not expired.
+    fn in_use(&self, lease: &LeaseKey, epoch: Epoch) -> Option<Arc<str>> {
+        let key = self.streams.key(lease)?;
+        let held = self.held.get(&key)?;
+        let is_expired = held.is_expired(self.failover, Instant::now());
+        (held.epoch == epoch && held.is_in_use() && !is_expired).then_some(key)
+    }
+
+    fn as_blocked<'a>(key: &'a Arc<str>, held: &'a Held) -> Option<Blocked<'a>> {
+        (held.stage == Stage::BlockedOnParents).then_some(Blocked {
+            key,
+            lease: &held.lease,
+            epoch: held.epoch,
+            parents: &held.row.parents,
+        })
+    }
+
+    fn emit(&self, event: LeaseEvent) {
+        // A dropped handle has closed the commands too, which ends the loop.
+        let _ = self.leases.send(event);
     }
 }
