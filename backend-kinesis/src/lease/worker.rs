@@ -6,8 +6,8 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::birth;
 use super::command::{Command, closed};
+use super::coordinator::LeaseCoordinator;
 use super::key::LeaseKey;
-use super::member::Member;
 use super::options::{LeaseEvent, WorkerOptions};
 use super::row::Tip;
 use crate::stream::Shard;
@@ -160,9 +160,9 @@ async fn live(
     };
     match born {
         Ok(born) => {
-            let member = Member::new(options, born, commands, events);
+            let coordinator = LeaseCoordinator::new(options, born, commands, events);
             if ready.send(Ok(())).is_ok() {
-                member.run().await;
+                coordinator.run().await;
             }
         }
         Err(error) => {

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use millstream_core::Error;
 use tokio::time::Instant;
 
-use super::Member;
+use super::LeaseCoordinator;
 use crate::lease::change;
 use crate::lease::row::Row;
 use crate::lease::table::WriteOutcome;
@@ -55,7 +55,7 @@ impl Asks {
     }
 }
 
-impl Member {
+impl LeaseCoordinator {
     pub(super) fn ask(&mut self, key: Arc<str>, now: Instant) {
         let owner = self.view.get(&key).and_then(|seen| seen.row.owner.clone());
         let Some(owner) = owner else {
@@ -71,7 +71,7 @@ impl Member {
         let table = self.table.clone();
         self.fly(async move {
             let attempt = table.change(&key, &update).await;
-            move |member: &mut Self| member.asked(&key, attempt)
+            move |coordinator: &mut Self| coordinator.asked(&key, attempt)
         });
     }
 
@@ -125,11 +125,11 @@ impl Member {
         let table = self.table.clone();
         self.fly(async move {
             let rows = join_all(keys.iter().map(|key| table.get(key))).await;
-            move |member: &mut Self| {
+            move |coordinator: &mut Self| {
                 for row in rows.into_iter().flatten().flatten() {
-                    member.saw(row);
+                    coordinator.saw(row);
                 }
-                member.settle_asks(Instant::now());
+                coordinator.settle_asks(Instant::now());
             }
         });
     }
@@ -162,7 +162,7 @@ impl Member {
             self.fly(async move {
                 // If this fails, the lease is handed over, expires, and is taken by others.
                 let _ = table.change(&key, &update).await;
-                |member: &mut Self| member.told()
+                |coordinator: &mut Self| coordinator.told()
             });
         }
     }

@@ -2,7 +2,7 @@
 
 use millstream_core::{Error, ErrorKind};
 
-use super::Member;
+use super::LeaseCoordinator;
 use crate::lease::command::{Command, Reply, respond};
 
 /// The state of a leave.
@@ -15,7 +15,7 @@ pub(super) struct Leaving {
     pub(super) expired: bool,
 }
 
-impl Member {
+impl LeaseCoordinator {
     pub(super) fn on_command(&mut self, command: Command) {
         match command {
             Command::Checkpoint {
@@ -62,7 +62,7 @@ impl Member {
             let nudges = self.nudges();
             return self.fly(async move {
                 nudges.await;
-                |member: &mut Self| member.told()
+                |coordinator: &mut Self| coordinator.told()
             });
         }
         if let Some(leaving) = self.leaving.take() {

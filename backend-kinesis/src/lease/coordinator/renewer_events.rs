@@ -2,10 +2,10 @@
 
 use tokio::time::Instant;
 
-use super::Member;
-use super::renewer::{LossReason, RenewerEvent};
+use super::LeaseCoordinator;
+use crate::lease::renewer::{LossReason, RenewerEvent};
 
-impl Member {
+impl LeaseCoordinator {
     /// Handles all events of the renewer.
     pub(super) fn on_renewer_events(&mut self) {
         loop {

@@ -6,7 +6,7 @@ use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, timeout};
 
-use super::Member;
+use super::LeaseCoordinator;
 use super::schedule::Interval;
 use super::taking::FORSAKEN;
 use crate::config::LeaseKeys;
@@ -19,7 +19,7 @@ use crate::lease::view::Seen;
 /// The timeout of a scan.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-impl Member {
+impl LeaseCoordinator {
     pub(super) fn scan(&mut self) {
         self.schedule.scan = None;
         let store = self.table.store.clone();
@@ -30,11 +30,11 @@ impl Member {
                 let message = "the table could not be read within a minute";
                 Err(Error::new(ErrorKind::Timeout, "lease", message))
             });
-            move |member: &mut Self| {
+            move |coordinator: &mut Self| {
                 if items.is_ok() {
-                    member.claims.scanned(begun);
+                    coordinator.claims.scanned(begun);
                 }
-                member.scanned(items);
+                coordinator.scanned(items);
             }
         });
     }

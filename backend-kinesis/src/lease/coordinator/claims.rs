@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Member;
+use super::LeaseCoordinator;
 use crate::lease::taker::{Claim, Decision};
 
 /// How long to wait for the end of a race for leases.
@@ -62,7 +62,7 @@ impl Claims {
     }
 }
 
-impl Member {
+impl LeaseCoordinator {
     /// Continues without a scan that has failed: leases must not stay unread because the table cannot be scanned.
     pub(super) fn could_not_look(&mut self, now: Instant) {
         if let Claims::Looking {

@@ -41,7 +41,7 @@ mod held;
 mod shard_end;
 mod turns;
 
-pub(in crate::lease) use event::{LossReason, RenewerEvent};
+pub(super) use event::{LossReason, RenewerEvent};
 use held::{Held, Stage, Write, fenced};
 use shard_end::{Children, ShardEnd};
 use turns::RenewalTurns;

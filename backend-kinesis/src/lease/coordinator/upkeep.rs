@@ -8,13 +8,13 @@ use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
-use super::Member;
+use super::LeaseCoordinator;
 use crate::lease::key::Stream;
 use crate::lease::row::Row;
 use crate::lease::shards::{self, Created, known};
 use crate::lease::{birth, change, cleanup, election};
 
-impl Member {
+impl LeaseCoordinator {
     pub(super) fn keep_up(&mut self, now: Instant) {
         if self.schedule.audit <= now {
             self.schedule.audit_again(now);
@@ -70,7 +70,7 @@ impl Member {
         let start = self.options.start;
         self.fly(async move {
             let created = shards::sync(&*store, &*source, &stream, &known, start).await;
-            move |member: &mut Self| member.synced(stream, created)
+            move |coordinator: &mut Self| coordinator.synced(stream, created)
         });
     }
 
@@ -110,9 +110,9 @@ impl Member {
                 Ok(rows)
             }
             .await;
-            move |member: &mut Self| match filled {
-                Ok(rows) => rows.into_iter().for_each(|row| member.saw(row)),
-                Err(error) => member.complain(&error, "ranges of leases were not added"),
+            move |coordinator: &mut Self| match filled {
+                Ok(rows) => rows.into_iter().for_each(|row| coordinator.saw(row)),
+                Err(error) => coordinator.complain(&error, "ranges of leases were not added"),
             }
         });
     }
@@ -140,15 +140,15 @@ impl Member {
             let me = self.options.id.clone();
             self.fly(async move {
                 let deleted = cleanup::clean(&*store, &*source, &stream, &lease, &row, &me).await;
-                move |member: &mut Self| match deleted {
+                move |coordinator: &mut Self| match deleted {
                     Ok(true) => {
-                        member.renewer.forget(&row.key);
-                        member.view.forget(&row.key);
+                        coordinator.renewer.forget(&row.key);
+                        coordinator.view.forget(&row.key);
                         // The deletion of the parents' rows unblocks the children.
-                        member.look_at_parents();
+                        coordinator.look_at_parents();
                     }
                     Ok(false) => {}
-                    Err(error) => member.complain(&error, "a finished lease was not deleted"),
+                    Err(error) => coordinator.complain(&error, "a finished lease was not deleted"),
                 }
             });
         }
@@ -170,16 +170,16 @@ impl Member {
                 Ok(())
             }
             .await;
-            move |member: &mut Self| {
+            move |coordinator: &mut Self| {
                 for info in described {
-                    member.on_described(info);
+                    coordinator.on_described(info);
                 }
                 if let Err(error) = checked {
                     match error.kind() {
                         ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Unsupported => {
-                            member.fail(error);
+                            coordinator.fail(error);
                         }
-                        _ => member.complain(&error, "the streams could not be looked at"),
+                        _ => coordinator.complain(&error, "the streams could not be looked at"),
                     }
                 }
             }

@@ -1,5 +1,5 @@
-//! The loop of one member: which leases to take, whom to notify, and when to scan the table. What the member holds is
-//! the renewer's alone.
+//! The lease coordinator: the loop of one member. It decides which leases to take, whom to notify, and when to scan the
+//! table. What the member holds is the renewer's alone.
 //!
 //! Slow work runs concurrently, and returns a closure that is run when the work has completed. So a slow response of
 //! the table delays only its own lease.
@@ -20,6 +20,7 @@ use super::audit::Audit;
 use super::birth::Born;
 use super::command::Command;
 use super::options::{LeaseEvent, WorkerOptions};
+use super::renewer::LeaseRenewer;
 use super::streams::Streams;
 use super::table::Table;
 use super::view::View;
@@ -31,7 +32,6 @@ mod commands;
 mod distribution;
 mod nudges;
 mod parents;
-mod renewer;
 mod renewer_events;
 mod scanning;
 mod schedule;
@@ -41,7 +41,6 @@ mod upkeep;
 use asks::Asks;
 use claims::Claims;
 use commands::Leaving;
-use renewer::LeaseRenewer;
 use schedule::Schedule;
 
 /// The time between two walks over the held leases, for each of them. A walk takes a tenth of it or so.
@@ -54,10 +53,10 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// The continuation of completed work.
-type Landing = Box<dyn FnOnce(&mut Member) + Send>;
+type Landing = Box<dyn FnOnce(&mut LeaseCoordinator) + Send>;
 
-/// The leases of one member.
-pub(super) struct Member {
+/// One member's part in the group.
+pub(super) struct LeaseCoordinator {
     options: WorkerOptions,
     streams: Arc<Streams>,
     table: Table,
@@ -90,7 +89,7 @@ pub(super) struct Member {
     done: bool,
 }
 
-impl Member {
+impl LeaseCoordinator {
     pub(super) fn new(
         options: WorkerOptions,
         born: Born,
@@ -102,7 +101,7 @@ impl Member {
         // A change and the read of its result may both hang, and there is still time for another attempt.
         let table = Table::new(options.store.clone(), options.failover / 4);
         let renewer = LeaseRenewer::new(&options, streams.clone(), table.clone(), events.clone());
-        let mut member = Self {
+        let mut coordinator = Self {
             table,
             renewer,
             view: View::new(options.failover),
@@ -127,8 +126,8 @@ impl Member {
             done: false,
             options,
         };
-        member.scanned(Ok(born.items));
-        member
+        coordinator.scanned(Ok(born.items));
+        coordinator
     }
 
     /// Runs until the member has left, has failed, or its handle is dropped. In the last case it just

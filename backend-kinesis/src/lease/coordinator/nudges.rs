@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
-use super::Member;
+use super::LeaseCoordinator;
 use crate::lease::change;
 use crate::lease::row::Row;
 use crate::lease::table::Table;
@@ -29,7 +29,7 @@ const TAKERS: usize = 2;
 /// The maximum duration of a nudge. After it, the others must find out by their own scans.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-impl Member {
+impl LeaseCoordinator {
     /// Nudges the other members whom these leases concern, at once or together with the next allowed nudge.
     pub(super) fn nudge_about(&mut self, leases: impl IntoIterator<Item = Arc<str>>) {
         self.news.extend(leases);

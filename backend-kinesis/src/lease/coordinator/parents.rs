@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use millstream_core::{Epoch, Result};
 
-use super::Member;
+use super::LeaseCoordinator;
 use crate::lease::key::LeaseKey;
 
-impl Member {
+impl LeaseCoordinator {
     /// Passes a lease to the application, if no parent blocks it. A scan may be a
     /// moment old, so the parents are read as they are now.
     pub(super) fn check_parents(&mut self, key: &Arc<str>) {
@@ -32,7 +32,7 @@ impl Member {
                     break;
                 }
             }
-            move |member: &mut Self| member.checked_parents(&key, epoch, free)
+            move |coordinator: &mut Self| coordinator.checked_parents(&key, epoch, free)
         });
     }
 

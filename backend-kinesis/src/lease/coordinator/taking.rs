@@ -6,7 +6,7 @@ use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Epoch, Error};
 use tokio::time::Instant;
 
-use super::Member;
+use super::LeaseCoordinator;
 use super::claims::RACE;
 use crate::lease::change;
 use crate::lease::row::{Progress, Row};
@@ -17,7 +17,7 @@ use crate::lease::view::Seen;
 /// After this many failover times without an owner, a lease is taken regardless of the balance.
 pub(super) const FORSAKEN: u32 = 3;
 
-impl Member {
+impl LeaseCoordinator {
     /// Decides from the last known state which leases to take, and takes them.
     pub(super) fn decide(&mut self, now: Instant) {
         self.schedule.decide = None;
@@ -139,7 +139,7 @@ impl Member {
                 }
             };
             let result = result.await;
-            move |member: &mut Self| member.took(key, row, stolen, result)
+            move |coordinator: &mut Self| coordinator.took(key, row, stolen, result)
         });
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Member;
+use super::LeaseCoordinator;
 use crate::lease::options::LeaseEvent;
 use crate::stream::StreamInfo;
 
@@ -13,7 +13,7 @@ pub(super) fn unordered(infos: &[StreamInfo]) -> BTreeSet<Arc<str>> {
     unordered.map(|info| info.name.clone()).collect()
 }
 
-impl Member {
+impl LeaseCoordinator {
     /// Reports a stream once when it begins to distribute records itself.
     pub(super) fn on_described(&mut self, info: StreamInfo) {
         if !info.distributes {
