@@ -39,7 +39,7 @@ pub(crate) fn renew_at_tip(row: &Row, Tip { after, at }: Tip) -> Update {
 
 /// Makes `me` the owner. `pin` is the start of a lease at `LATEST` that was not pinned yet.
 pub(crate) fn take(row: &Row, me: &str, stream: &Stream, pin: Option<&Pin>) -> Update {
-    let mut update = hand(row, me);
+    let mut update = transfer(row, me);
     update.set.push((names::STREAM, string(&stream.arn)));
     update.set.push((names::CREATED, number(stream.created)));
     if let Some(pin) = pin {
@@ -49,24 +49,24 @@ pub(crate) fn take(row: &Row, me: &str, stream: &Stream, pin: Option<&Pin>) -> U
     update
 }
 
-/// Makes the heir the owner.
-pub(crate) fn assign(row: &Row, heir: &str) -> Update {
+/// Makes the next owner the owner.
+pub(crate) fn assign(row: &Row, next_owner: &str) -> Update {
     if row.checkpoint_owner.is_none() {
-        return hand(row, heir);
+        return transfer(row, next_owner);
     }
     // A Java worker, which does not understand requests for its lease.
     let mut update = counted(row);
-    update.set.push((names::OWNER, string(heir)));
+    update.set.push((names::OWNER, string(next_owner)));
     update.remove = vec![
         names::CHECKPOINT_OWNER,
-        names::ASKER,
+        names::REQUESTER,
         names::TAKER,
-        names::LOOK,
+        names::RESCAN,
     ];
     update
 }
 
-fn hand(row: &Row, to: &str) -> Update {
+fn transfer(row: &Row, to: &str) -> Update {
     let mut update = counted(row);
     update.set.push((names::OWNER, string(to)));
     update.set.push((names::TAKER, string(to)));
@@ -75,7 +75,7 @@ fn hand(row: &Row, to: &str) -> Update {
         update.set.push((names::SWITCHES, number(row.switches + 1)));
     }
     // An interrupted handover of the KCL 3.x would appear to be in progress forever.
-    update.remove = vec![names::CHECKPOINT_OWNER, names::ASKER, names::LOOK];
+    update.remove = vec![names::CHECKPOINT_OWNER, names::REQUESTER, names::RESCAN];
     update
 }
 
@@ -85,8 +85,8 @@ pub(crate) fn evict(row: &Row) -> Update {
     update.remove = vec![
         names::OWNER,
         names::TAKER,
-        names::ASKER,
-        names::LOOK,
+        names::REQUESTER,
+        names::RESCAN,
         names::CHECKPOINT_OWNER,
     ];
     update
@@ -134,14 +134,14 @@ pub(crate) fn range(first: u128, last: u128) -> Update {
 
 /// Requests the lease from its owner. The counter stays: the owner sees the request in the response to its next
 /// change.
-pub(crate) fn ask(owner: &str, me: &str) -> Update {
+pub(crate) fn request(owner: &str, me: &str) -> Update {
     Update {
-        set: vec![(names::ASKER, string(me))],
+        set: vec![(names::REQUESTER, string(me))],
         remove: Vec::new(),
         given: vec![
             Condition::Is(names::OWNER, string(owner)),
             Condition::Is(names::TAKER, string(owner)),
-            Condition::Absent(names::ASKER),
+            Condition::Absent(names::REQUESTER),
             Condition::Absent(names::CHECKPOINT_OWNER),
         ],
     }
@@ -151,17 +151,17 @@ pub(crate) fn ask(owner: &str, me: &str) -> Update {
 pub(crate) fn withdraw(me: &str) -> Update {
     Update {
         set: Vec::new(),
-        remove: vec![names::ASKER],
-        given: vec![Condition::Is(names::ASKER, string(me))],
+        remove: vec![names::REQUESTER],
+        given: vec![Condition::Is(names::REQUESTER, string(me))],
     }
 }
 
-/// Asks the owner of a lease to scan the table. The owner reacts to a `mark` that differs from the previous
+/// Notifies the owner of a lease, so that it scans the table. The owner reacts to a `mark` that differs from the previous
 /// one, so the mark need not be removed, and a mark that replaces another is not missed. The counter
-/// stays, as for [`ask`].
-pub(crate) fn nudge(owner: &str, mark: u64) -> Update {
+/// stays, as for [`request`].
+pub(crate) fn notify(owner: &str, mark: u64) -> Update {
     Update {
-        set: vec![(names::LOOK, number(mark))],
+        set: vec![(names::RESCAN, number(mark))],
         remove: Vec::new(),
         given: vec![
             Condition::Is(names::OWNER, string(owner)),
@@ -181,8 +181,8 @@ pub(crate) fn keep(row: &Row, me: &str) -> Update {
 }
 
 fn unrequestable(mut update: Update, me: &str) -> Update {
-    update.remove.retain(|name| *name != names::ASKER);
-    update.set.push((names::ASKER, string(me)));
+    update.remove.retain(|name| *name != names::REQUESTER);
+    update.set.push((names::REQUESTER, string(me)));
     update
 }
 

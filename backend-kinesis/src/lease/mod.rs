@@ -6,7 +6,7 @@
 //! the lease. Clocks of different workers are never compared.
 
 mod audit;
-mod birth;
+mod bootstrap;
 mod change;
 mod cleanup;
 mod command;

@@ -22,13 +22,13 @@ pub(crate) struct Candidate {
     pub(crate) key: Arc<str>,
     pub(crate) owner: Option<Arc<str>>,
     /// The member that has requested it from its owner and will get it.
-    pub(crate) asker: Option<Arc<str>>,
+    pub(crate) requester: Option<Arc<str>>,
     /// The counter has not changed for the failover time.
     pub(crate) expired: bool,
     /// Nobody has renewed it for three failover times.
-    pub(crate) forsaken: bool,
+    pub(crate) very_old: bool,
     /// The owner understands requests.
-    pub(crate) can_be_asked: bool,
+    pub(crate) can_be_requested: bool,
 }
 
 /// The input of a decision.
@@ -59,7 +59,7 @@ pub(crate) struct Decision {
     pub(crate) take: Vec<Arc<str>>,
     /// The number of further ones that this member lacks.
     pub(crate) lacking: usize,
-    pub(crate) ask: Vec<Arc<str>>,
+    pub(crate) request: Vec<Arc<str>>,
     pub(crate) steal: Vec<Arc<str>>,
     /// The number of leases beyond the allowed ones that a balance would need.
     pub(crate) spillover: usize,
@@ -72,7 +72,7 @@ impl Candidate {
 
     /// Returns the owner after all requests are granted.
     fn next_owner(&self) -> Option<&Arc<str>> {
-        self.asker.as_ref().or(self.owner.as_ref())
+        self.requester.as_ref().or(self.owner.as_ref())
     }
 }
 
@@ -93,11 +93,11 @@ pub(crate) fn decide(
     let mut decision = Decision::default();
 
     let room = situation.most.saturating_sub(mine);
-    let mut forsaken = available.clone();
-    forsaken.retain(|lease| lease.forsaken);
-    if !forsaken.is_empty() {
+    let mut very_old = available.clone();
+    very_old.retain(|lease| lease.very_old);
+    if !very_old.is_empty() {
         let members = members(situation.me, leases, &counts, usize::MAX);
-        claim(situation, forsaken, &members, room, &mut decision);
+        claim(situation, very_old, &members, room, &mut decision);
         return decision;
     }
 
@@ -125,7 +125,7 @@ fn members<'a>(
     counts: &BTreeMap<&'a str, usize>,
     target: usize,
 ) -> Vec<&'a str> {
-    let owners = leases.iter().filter(|lease| lease.can_be_asked);
+    let owners = leases.iter().filter(|lease| lease.can_be_requested);
     let owners = owners.filter_map(|lease| lease.owner.as_deref());
     let lacks = |id: &&str| counts.get(id).is_none_or(|count| *count < target);
     let mut members: Vec<&str> = owners.filter(lacks).chain([me]).collect();
@@ -173,7 +173,7 @@ fn balance<'a>(
     random: &mut fastrand::Rng,
     decision: &mut Decision,
 ) {
-    let mut leases: Vec<&Candidate> = leases.iter().filter(|l| l.asker.is_none()).collect();
+    let mut leases: Vec<&Candidate> = leases.iter().filter(|l| l.requester.is_none()).collect();
     random.shuffle(&mut leases);
     let mut may_steal = situation.may_steal;
     while let needed @ 1.. = target.saturating_sub(counts[situation.me]) {
@@ -187,15 +187,15 @@ fn balance<'a>(
             return;
         }
         let takable = |lease: &&Candidate| {
-            lease.owner.as_deref() == Some(victim) && (lease.can_be_asked || may_steal)
+            lease.owner.as_deref() == Some(victim) && (lease.can_be_requested || may_steal)
         };
         let Some(position) = leases.iter().position(takable) else {
             counts.remove(victim);
             continue;
         };
         let lease = leases.swap_remove(position);
-        match lease.can_be_asked {
-            true => decision.ask.push(lease.key.clone()),
+        match lease.can_be_requested {
+            true => decision.request.push(lease.key.clone()),
             false => {
                 may_steal = false;
                 decision.steal.push(lease.key.clone());

@@ -16,7 +16,7 @@ pub(crate) struct Seen {
     /// since, but may have done so just before. So the failover time counts from here.
     pub(crate) since: Instant,
     /// When it was last seen with this value.
-    pub(crate) looked: Instant,
+    pub(crate) last_seen: Instant,
 }
 
 /// The leases of the member's streams.
@@ -34,7 +34,7 @@ impl Seen {
     /// Returns whether it was seen again when its owner should have renewed it. Before that, only this member's
     /// own scans may be late.
     pub(crate) fn is_silent(&self, renewal: Duration) -> bool {
-        self.looked.saturating_duration_since(self.since) >= renewal
+        self.last_seen.saturating_duration_since(self.since) >= renewal
     }
 }
 
@@ -47,24 +47,24 @@ impl View {
     }
 
     /// Records a whole scan. Rows that it does not contain are forgotten.
-    pub(crate) fn scanned(&mut self, rows: Vec<Row>, now: Instant) {
+    pub(crate) fn record_scan(&mut self, rows: Vec<Row>, now: Instant) {
         let mut before = std::mem::take(&mut self.leases);
         for row in rows {
             if let Some((key, seen)) = before.remove_entry(&row.key) {
                 self.leases.insert(key, seen);
             }
-            self.saw(row, now);
+            self.record(row, now);
         }
     }
 
     /// Records one row.
-    pub(crate) fn saw(&mut self, row: Row, now: Instant) {
+    pub(crate) fn record(&mut self, row: Row, now: Instant) {
         let Some(seen) = self.leases.get_mut(&row.key) else {
             let key = row.key.clone();
             let seen = Seen {
                 row,
                 since: now,
-                looked: now,
+                last_seen: now,
             };
             self.leases.insert(key, seen);
             return;
@@ -77,7 +77,7 @@ impl View {
         if row.counter != seen.row.counter {
             seen.since = now;
         }
-        seen.looked = now;
+        seen.last_seen = now;
         seen.row = row;
     }
 

@@ -4,7 +4,7 @@ use millstream_core::driver::spawn_thread;
 use millstream_core::{Epoch, Position, Result};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::birth;
+use super::bootstrap;
 use super::command::{Command, closed};
 use super::coordinator::LeaseCoordinator;
 use super::key::LeaseKey;
@@ -154,13 +154,13 @@ async fn live(
     events: mpsc::UnboundedSender<LeaseEvent>,
     mut ready: Ready,
 ) {
-    let born = tokio::select! {
-        born = birth::prepare(&options) => born,
+    let bootstrap = tokio::select! {
+        bootstrap = bootstrap::prepare(&options) => bootstrap,
         () = ready.closed() => return,
     };
-    match born {
-        Ok(born) => {
-            let coordinator = LeaseCoordinator::new(options, born, commands, events);
+    match bootstrap {
+        Ok(bootstrap) => {
+            let coordinator = LeaseCoordinator::new(options, bootstrap, commands, events);
             if ready.send(Ok(())).is_ok() {
                 coordinator.run().await;
             }

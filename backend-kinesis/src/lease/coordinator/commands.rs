@@ -9,7 +9,7 @@ use crate::lease::command::{Command, Reply, respond};
 #[derive(Debug)]
 pub(super) struct Leaving {
     reply: Reply,
-    /// The withdrawals and nudges in flight.
+    /// The withdrawals and notifications in flight.
     pub(super) open: usize,
     /// Whether a lease expired before its release was stored.
     pub(super) expired: bool,
@@ -46,7 +46,7 @@ impl LeaseCoordinator {
             open: 0,
             expired: false,
         });
-        self.withdraw_asks();
+        self.withdraw_requests();
         self.renewer.release_all();
     }
 
@@ -57,16 +57,17 @@ impl LeaseCoordinator {
             return;
         }
         // Not before all are free: as long as this member has a lease, the balance counts it.
-        if let Some(leaving) = self.leaving.as_mut().filter(|_| !self.news.is_empty()) {
+        if let Some(leaving) = self.leaving.as_mut().filter(|_| !self.changed.is_empty()) {
             leaving.open = 1;
-            let nudges = self.nudges();
-            return self.fly(async move {
-                nudges.await;
-                |coordinator: &mut Self| coordinator.told()
+            let notifications = self.notifications();
+            return self.run_concurrently(async move {
+                notifications.await;
+                |coordinator: &mut Self| coordinator.on_request_finished()
             });
         }
         if let Some(leaving) = self.leaving.take() {
-            let message = "the table could not be told in time; the leases have expired by now";
+            let message =
+                "the releases could not be stored in time; the leases have expired by now";
             let error = Error::new(ErrorKind::Timeout, "leave", message);
             respond(
                 leaving.reply,
@@ -77,7 +78,7 @@ impl LeaseCoordinator {
     }
 
     /// Records that a request for which a leave waits has ended.
-    pub(super) fn told(&mut self) {
+    pub(super) fn on_request_finished(&mut self) {
         if let Some(leaving) = &mut self.leaving {
             leaving.open -= 1;
         }

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::audit::Audit;
-use super::birth::Born;
+use super::bootstrap::Bootstrap;
 use super::command::Command;
 use super::options::{LeaseEvent, WorkerOptions};
 use super::renewer::LeaseRenewer;
@@ -26,21 +26,21 @@ use super::table::Table;
 use super::view::View;
 use crate::stream::Shard;
 
-mod asks;
 mod claims;
 mod commands;
 mod distribution;
-mod nudges;
+mod handoff_requests;
+mod maintenance;
+mod notifications;
 mod parents;
 mod renewer_events;
 mod scanning;
 mod schedule;
 mod taking;
-mod upkeep;
 
-use asks::Asks;
 use claims::Claims;
 use commands::Leaving;
+use handoff_requests::HandoffRequests;
 use schedule::Schedule;
 
 /// The time between two walks over the held leases, for each of them. A walk takes a tenth of it or so.
@@ -53,7 +53,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// The continuation of completed work.
-type Landing = Box<dyn FnOnce(&mut LeaseCoordinator) + Send>;
+type Continuation = Box<dyn FnOnce(&mut LeaseCoordinator) + Send>;
 
 /// One member's part in the group.
 pub(super) struct LeaseCoordinator {
@@ -70,16 +70,16 @@ pub(super) struct LeaseCoordinator {
     shards: HashMap<Arc<str>, Vec<Shard>>,
     taking: BTreeSet<Arc<str>>,
     claims: Claims,
-    asks: Asks,
+    requests: HandoffRequests,
     audit: Audit,
     /// The streams that distribute records themselves, as last described.
     unordered: BTreeSet<Arc<str>>,
     /// Whether the next scan is for an audit, too.
     auditing: bool,
     /// The leases of which other members must learn.
-    news: BTreeSet<Arc<str>>,
+    changed: BTreeSet<Arc<str>>,
     schedule: Schedule,
-    flights: FuturesUnordered<BoxFuture<'static, Landing>>,
+    in_flight: FuturesUnordered<BoxFuture<'static, Continuation>>,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<LeaseEvent>,
     leaving: Option<Leaving>,
@@ -92,12 +92,12 @@ pub(super) struct LeaseCoordinator {
 impl LeaseCoordinator {
     pub(super) fn new(
         options: WorkerOptions,
-        born: Born,
+        bootstrap: Bootstrap,
         commands: mpsc::UnboundedReceiver<Command>,
         events: mpsc::UnboundedSender<LeaseEvent>,
     ) -> Self {
         let now = Instant::now();
-        let streams = Arc::new(born.streams);
+        let streams = Arc::new(bootstrap.streams);
         // A change and the read of its result may both hang, and there is still time for another attempt.
         let table = Table::new(options.store.clone(), options.failover / 4);
         let renewer = LeaseRenewer::new(&options, streams.clone(), table.clone(), events.clone());
@@ -107,17 +107,17 @@ impl LeaseCoordinator {
             view: View::new(options.failover),
             owners: BTreeSet::new(),
             passed_over: HashSet::new(),
-            shards: born.shards,
+            shards: bootstrap.shards,
             streams,
             taking: BTreeSet::new(),
             claims: Claims::default(),
-            asks: Asks::default(),
+            requests: HandoffRequests::default(),
             audit: Audit::default(),
             unordered: distribution::unordered(&options.streams),
             auditing: false,
-            news: BTreeSet::new(),
+            changed: BTreeSet::new(),
             schedule: Schedule::new(&options, now),
-            flights: FuturesUnordered::new(),
+            in_flight: FuturesUnordered::new(),
             commands,
             events,
             leaving: None,
@@ -126,7 +126,7 @@ impl LeaseCoordinator {
             done: false,
             options,
         };
-        coordinator.scanned(Ok(born.items));
+        coordinator.on_scanned(Ok(bootstrap.items));
         coordinator
     }
 
@@ -138,7 +138,7 @@ impl LeaseCoordinator {
         loop {
             let now = Instant::now();
             if due <= now {
-                self.tend(now);
+                self.tick(now);
                 next_walk = now + self.pause();
                 due = self.due().max(next_walk);
             }
@@ -152,7 +152,7 @@ impl LeaseCoordinator {
                     None => return,
                 },
                 Some(()) = self.renewer.next() => {}
-                Some(landing) = self.flights.next() => landing(&mut self),
+                Some(continuation) = self.in_flight.next() => continuation(&mut self),
                 () = sleep_until(due) => {}
             }
             self.on_renewer_events();
@@ -173,16 +173,16 @@ impl LeaseCoordinator {
     }
 
     /// Does everything that is due.
-    fn tend(&mut self, now: Instant) {
+    fn tick(&mut self, now: Instant) {
         self.renewer.tick(now);
         self.on_renewer_events();
         if self.leaving.is_some() {
             self.leave_if_released();
             return;
         }
-        self.tend_asks(now);
-        self.keep_up(now);
-        self.nudge_if_due(now);
+        self.poll_requests(now);
+        self.maintain(now);
+        self.notify_if_due(now);
         if self.schedule.scan.is_some_and(|time| time <= now) {
             self.scan();
         }
@@ -196,7 +196,10 @@ impl LeaseCoordinator {
         let held = self.renewer.due();
         let next = match self.leaving {
             Some(_) => held,
-            None => held.into_iter().chain(self.schedule.next(&self.asks)).min(),
+            None => held
+                .into_iter()
+                .chain(self.schedule.next(&self.requests))
+                .min(),
         };
         next.unwrap_or_else(|| Instant::now() + self.options.failover)
     }
@@ -206,12 +209,12 @@ impl LeaseCoordinator {
     }
 
     /// Runs a future concurrently, and its continuation when it has completed.
-    fn fly<L>(&mut self, flight: impl Future<Output = L> + Send + 'static)
+    fn run_concurrently<L>(&mut self, work: impl Future<Output = L> + Send + 'static)
     where
         L: FnOnce(&mut Self) + Send + 'static,
     {
-        let flight = flight.map(|landing| Box::new(landing) as Landing);
-        self.flights.push(flight.boxed());
+        let work = work.map(|continuation| Box::new(continuation) as Continuation);
+        self.in_flight.push(work.boxed());
     }
 
     fn emit(&mut self, event: LeaseEvent) {

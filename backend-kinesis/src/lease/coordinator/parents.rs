@@ -20,7 +20,7 @@ impl LeaseCoordinator {
         }
         let keys = self.keys_of(blocked.lease, blocked.parents);
         let (table, key) = (self.table.clone(), key.clone());
-        self.fly(async move {
+        self.run_concurrently(async move {
             let mut free: Result<bool> = Ok(true);
             for parent in keys {
                 match table.get(&parent).await {
@@ -50,7 +50,7 @@ impl LeaseCoordinator {
     }
 
     /// Checks the waiting leases again whose parents seem to be at shard end.
-    pub(super) fn look_at_parents(&mut self) {
+    pub(super) fn check_all_parents(&mut self) {
         let may_start = self.renewer.blocked().filter(|blocked| {
             let parents = self.keys_of(blocked.lease, blocked.parents);
             let mut rows = parents.iter().filter_map(|key| self.view.get(key));

@@ -22,7 +22,7 @@ impl LeaseCoordinator {
     fn on_renewer_event(&mut self, event: RenewerEvent) {
         let now = Instant::now();
         match event {
-            RenewerEvent::Observed(row) => self.saw(row),
+            RenewerEvent::Observed(row) => self.observe_row(row),
             RenewerEvent::RowDeleted(key) => self.view.forget(&key),
             RenewerEvent::Lost(reason) => {
                 self.schedule.decide_at(now);
@@ -32,7 +32,7 @@ impl LeaseCoordinator {
             }
             RenewerEvent::Released { key, next_owner } => {
                 if self.leaving.is_some() && next_owner.is_none() {
-                    self.news.insert(key);
+                    self.changed.insert(key);
                 }
                 self.schedule.decide_at(now);
             }
@@ -41,7 +41,7 @@ impl LeaseCoordinator {
                 self.schedule.expect_changes(now);
                 self.schedule.scan_soon(now);
             }
-            RenewerEvent::Notified => self.nudged(now),
+            RenewerEvent::Notified => self.on_notified(now),
             RenewerEvent::NotifiedByScan => self.schedule.expect_changes(now),
             RenewerEvent::ChildrenCreated {
                 stream,
@@ -55,7 +55,7 @@ impl LeaseCoordinator {
                     }
                 }
                 for row in rows {
-                    self.saw(row);
+                    self.observe_row(row);
                 }
             }
             RenewerEvent::ShardEnded { lease, children } => {
@@ -63,9 +63,9 @@ impl LeaseCoordinator {
                 let is_mine = |key: &_| self.renewer.holds(key) || self.taking.contains(key);
                 if !children.iter().all(|key| is_mine(key)) {
                     // The children may begin, and their owners do not know it yet.
-                    self.nudge_about(children);
+                    self.notify_about(children);
                 }
-                self.look_at_parents();
+                self.check_all_parents();
             }
             RenewerEvent::ShardEndFailed { stream, error } => {
                 self.on_table_error(&error);

@@ -8,9 +8,9 @@ use tokio::time::{Instant, timeout};
 
 use super::LeaseCoordinator;
 use super::schedule::Interval;
-use super::taking::FORSAKEN;
+use super::taking::VERY_OLD;
 use crate::config::LeaseKeys;
-use crate::lease::birth;
+use crate::lease::bootstrap;
 use crate::lease::key::KeyForm;
 use crate::lease::row::{Row, Unread, names};
 use crate::lease::store::Item;
@@ -24,7 +24,7 @@ impl LeaseCoordinator {
         self.schedule.scan = None;
         let store = self.table.store.clone();
         let begun = Instant::now();
-        self.fly(async move {
+        self.run_concurrently(async move {
             let items = timeout(PATIENCE, store.scan(false)).await;
             let items = items.unwrap_or_else(|_| {
                 let message = "the table could not be read within a minute";
@@ -34,13 +34,13 @@ impl LeaseCoordinator {
                 if items.is_ok() {
                     coordinator.claims.scanned(begun);
                 }
-                coordinator.scanned(items);
+                coordinator.on_scanned(items);
             }
         });
     }
 
     /// Handles the result of a scan.
-    pub(super) fn scanned(&mut self, items: Result<Vec<Item>>) {
+    pub(super) fn on_scanned(&mut self, items: Result<Vec<Item>>) {
         let now = Instant::now();
         let items = match items {
             Ok(items) => items,
@@ -50,43 +50,43 @@ impl LeaseCoordinator {
                     error = %Causes(&error), "the leases could not be read"
                 );
                 self.schedule.scan_later(now);
-                self.could_not_look(now);
+                self.on_scan_failed(now);
                 return self.on_table_error(&error);
             }
         };
         self.trouble = None;
         let rows = self.read(&items);
-        if let Err(error) = birth::identify(&self.streams, self.options.keys, &rows) {
+        if let Err(error) = bootstrap::identify(&self.streams, self.options.keys, &rows) {
             return self.fail(error);
         }
         let owners = rows.iter().filter_map(|row| row.owner.clone());
         self.owners = owners.collect();
         let ours = |row: &Row| self.streams.parse(&row.key).is_some();
         let rows: Vec<Row> = rows.into_iter().filter(ours).collect();
-        self.view.scanned(rows, now);
+        self.view.record_scan(rows, now);
         let view = &self.view;
         let row = |key: &str| view.get(key).map(|seen| &seen.row);
         self.renewer.observe(row, now);
-        self.look_at_parents();
+        self.check_all_parents();
         self.on_renewer_events();
-        self.settle_asks(now);
+        self.close_requests(now);
         self.schedule.decide_at(now);
         self.audit_if_due();
         let interval = self.interval(now, items.len());
         self.schedule.scan_again(now, interval);
-        self.look_again(now);
+        self.rescan_if_stale(now);
     }
 
     /// Returns how long to wait for the next scan.
     fn interval(&self, now: Instant, rows: usize) -> Interval {
         let is_alone = self.view.len() > 0 && self.view.len() == self.renewer.len();
-        let forsaken = self.options.failover * FORSAKEN;
+        let very_old = self.options.failover * VERY_OLD;
         // Its new owner takes it soon.
-        let is_free = |seen: &Seen| seen.row.holder().is_none() && !seen.is_older(forsaken, now);
+        let is_free = |seen: &Seen| seen.row.holder().is_none() && !seen.is_older(very_old, now);
         let is_restless = self.schedule.expects_changes(now)
-            // A member without a lease cannot be nudged.
+            // A member without a lease cannot be notified.
             || self.renewer.is_empty()
-            || !self.asks.is_empty()
+            || !self.requests.is_empty()
             || self.waits_for_java()
             || self.view.iter().any(|(_, seen)| is_free(seen));
         match (is_restless, is_alone) {
@@ -96,12 +96,12 @@ impl LeaseCoordinator {
         }
     }
 
-    /// Returns whether a lease waits for a parent whose owner does not nudge at shard end.
+    /// Returns whether a lease waits for a parent whose owner does not notify others at shard end.
     fn waits_for_java(&self) -> bool {
         let blocked = self.renewer.blocked();
         let parents = blocked.flat_map(|lease| self.keys_of(lease.lease, lease.parents));
         let mut parents = parents.filter_map(|key| self.view.get(&key));
-        parents.any(|parent| !parent.row.is_ended() && !parent.row.can_be_asked())
+        parents.any(|parent| !parent.row.is_ended() && !parent.row.can_be_requested())
     }
 
     /// Returns the leases among the rows. Others are passed over: whoever wrote them, this member goes on.
@@ -140,11 +140,11 @@ impl LeaseCoordinator {
     }
 
     /// Records one row as it is now.
-    pub(super) fn saw(&mut self, row: Row) {
+    pub(super) fn observe_row(&mut self, row: Row) {
         let now = Instant::now();
         if row.owner.as_ref() != Some(self.me()) {
             self.schedule.decide_at(now);
         }
-        self.view.saw(row, now);
+        self.view.record(row, now);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
-use super::asks::Asks;
+use super::handoff_requests::HandoffRequests;
 use crate::lease::options::WorkerOptions;
 
 /// The margin between the KCL's loops, which keeps a renewal from being just too late.
@@ -15,7 +15,7 @@ const EPSILON: Duration = Duration::from_millis(25);
 const CHECK: Duration = Duration::from_secs(60);
 
 /// The interval of the other members. All clients of an account share 20 descriptions of streams per second.
-const REAR_CHECK: Duration = Duration::from_secs(600);
+const FOLLOWER_CHECK: Duration = Duration::from_secs(600);
 
 /// The interval between two lease cleanups.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ const CHANGING: u32 = 3;
 pub(super) enum Interval {
     /// Other members may take and request leases, and leases move between them.
     Restless { rows: usize },
-    /// Other members share the table, and nudge when something changes. Only the death of a member needs a scan.
+    /// Other members share the table, and notify this one when something changes. Only the death of a member needs a scan.
     Quiet { rows: usize },
     /// All leases are this member's.
     Alone,
@@ -45,10 +45,10 @@ pub(super) struct Schedule {
     rescan: bool,
     /// Until when changes are expected.
     changes_until: Option<Instant>,
-    /// When to nudge the others.
-    pub(super) nudge: Option<Instant>,
-    /// When the next nudge is allowed.
-    next_nudge: Instant,
+    /// When to notify the others.
+    pub(super) notify: Option<Instant>,
+    /// When the next notification is allowed.
+    next_notify: Instant,
     /// When to run the lease taker again.
     pub(super) decide: Option<Instant>,
     /// The earliest time of that, after a failed take.
@@ -59,7 +59,7 @@ pub(super) struct Schedule {
     pub(super) cleanup: Instant,
     pub(super) check: Instant,
     /// The same, unless this member is the leader.
-    rear_check: Instant,
+    follower_check: Instant,
     audit_interval: Duration,
     fast: Duration,
     quiet: Duration,
@@ -83,15 +83,15 @@ impl Schedule {
             scan: None,
             rescan: false,
             changes_until: None,
-            nudge: None,
-            next_nudge: now,
+            notify: None,
+            next_notify: now,
             decide: None,
             hold_off: None,
             steal: now,
             audit: now + options.audit_interval,
             cleanup: now,
             check: now + jittered(CHECK),
-            rear_check: now + jittered(REAR_CHECK),
+            follower_check: now + jittered(FOLLOWER_CHECK),
             audit_interval: options.audit_interval,
             fast: FAST.min(options.failover / 3).min(quiet),
             quiet,
@@ -101,9 +101,9 @@ impl Schedule {
         }
     }
 
-    pub(super) fn next(&self, asks: &Asks) -> Option<Instant> {
+    pub(super) fn next(&self, requests: &HandoffRequests) -> Option<Instant> {
         let regular = [self.audit, self.cleanup, self.check];
-        let others = [self.scan, self.decide, self.nudge, asks.due()];
+        let others = [self.scan, self.decide, self.notify, requests.due()];
         regular
             .into_iter()
             .chain(others.into_iter().flatten())
@@ -142,14 +142,14 @@ impl Schedule {
         self.changes_until.is_some_and(|until| now < until)
     }
 
-    /// Nudges the others at once, or together with the next allowed nudge.
-    pub(super) fn nudge_soon(&mut self, now: Instant) {
-        self.nudge.get_or_insert(now.max(self.next_nudge));
+    /// Notifies the others at once, or together with the next allowed notification.
+    pub(super) fn notify_soon(&mut self, now: Instant) {
+        self.notify.get_or_insert(now.max(self.next_notify));
     }
 
-    pub(super) fn nudged(&mut self, now: Instant) {
-        self.nudge = None;
-        self.next_nudge = now + self.fast;
+    pub(super) fn notified(&mut self, now: Instant) {
+        self.notify = None;
+        self.next_notify = now + self.fast;
     }
 
     pub(super) fn scan_within(&mut self, now: Instant, within: Duration) {
@@ -198,9 +198,9 @@ impl Schedule {
     /// Schedules the next check, and returns whether one is due now.
     pub(super) fn check_again(&mut self, now: Instant, is_leader: bool) -> bool {
         self.check = now + jittered(CHECK);
-        let is_due = is_leader || self.rear_check <= now;
+        let is_due = is_leader || self.follower_check <= now;
         if is_due {
-            self.rear_check = now + jittered(REAR_CHECK);
+            self.follower_check = now + jittered(FOLLOWER_CHECK);
         }
         is_due
     }
@@ -208,7 +208,7 @@ impl Schedule {
     /// Makes a check due, whoever is the leader.
     pub(super) fn check_now(&mut self, now: Instant) {
         self.check = now;
-        self.rear_check = now;
+        self.follower_check = now;
     }
 
     fn delay(&mut self) -> Duration {

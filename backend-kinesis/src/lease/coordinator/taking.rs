@@ -15,7 +15,7 @@ use crate::lease::taker::{self, Candidate, Situation};
 use crate::lease::view::Seen;
 
 /// After this many failover times without an owner, a lease is taken regardless of the balance.
-pub(super) const FORSAKEN: u32 = 3;
+pub(super) const VERY_OLD: u32 = 3;
 
 impl LeaseCoordinator {
     /// Decides from the last known state which leases to take, and takes them.
@@ -29,7 +29,7 @@ impl LeaseCoordinator {
             claim: self.claims.claim(),
         };
         let decision = taker::decide(&situation, &candidates, &mut self.random);
-        self.claimed(&decision, now);
+        self.on_decided(&decision, now);
         if decision.spillover > 0 {
             event!(
                 debug, "millstream.kinesis.lease.spillover", group = %self.options.group,
@@ -48,8 +48,8 @@ impl LeaseCoordinator {
         for key in handed.into_iter().chain(decision.take) {
             self.take(key, false);
         }
-        for key in decision.ask {
-            self.ask(key, now);
+        for key in decision.request {
+            self.request(key, now);
         }
         for key in decision.steal {
             self.schedule.steal_later(now);
@@ -73,18 +73,18 @@ impl LeaseCoordinator {
                 false => row.holder(),
             };
             let expired = !mine && seen.is_older(failover, now) && seen.is_silent(renewal);
-            let can_be_asked = !mine && !expired && row.can_be_asked();
-            let asker = match self.asks.has(key) {
+            let can_be_requested = !mine && !expired && row.can_be_requested();
+            let requester = match self.requests.has(key) {
                 true => Some(self.me()),
-                false => row.own.asker.as_ref().filter(|_| can_be_asked),
+                false => row.own.requester.as_ref().filter(|_| can_be_requested),
             };
             Candidate {
                 key: key.clone(),
                 owner: owner.cloned(),
-                asker: asker.filter(|_| !mine && !expired).cloned(),
+                requester: requester.filter(|_| !mine && !expired).cloned(),
                 expired,
-                forsaken: !mine && seen.is_older(failover * FORSAKEN, now),
-                can_be_asked,
+                very_old: !mine && seen.is_older(failover * VERY_OLD, now),
+                can_be_requested,
             }
         };
         self.view.iter().map(candidate).collect()
@@ -95,7 +95,7 @@ impl LeaseCoordinator {
         let others = self.view.iter().filter(|(key, _)| !self.renewer.holds(key));
         let failover = self.options.failover;
         let times =
-            others.flat_map(|(_, seen)| [seen.since + failover, seen.since + failover * FORSAKEN]);
+            others.flat_map(|(_, seen)| [seen.since + failover, seen.since + failover * VERY_OLD]);
         times.filter(|time| *time > now).min()
     }
 
@@ -117,7 +117,7 @@ impl LeaseCoordinator {
         }
         let (table, source) = (self.table.clone(), self.options.source.clone());
         let me = self.options.id.clone();
-        self.fly(async move {
+        self.run_concurrently(async move {
             let result = async {
                 // The row's creator did not store which tip is meant. From now on it is the current one.
                 let unpinned = row.progress == Progress::Latest && row.own.start.is_none();
@@ -139,11 +139,11 @@ impl LeaseCoordinator {
                 }
             };
             let result = result.await;
-            move |coordinator: &mut Self| coordinator.took(key, row, stolen, result)
+            move |coordinator: &mut Self| coordinator.on_taken(key, row, stolen, result)
         });
     }
 
-    fn took(
+    fn on_taken(
         &mut self,
         key: Arc<str>,
         before: Row,
@@ -160,33 +160,33 @@ impl LeaseCoordinator {
                     lease = &*key, error = %Causes(&error), "a lease was not taken"
                 );
                 self.schedule.decide_later(now);
-                self.failed_to_take(now);
+                self.on_take_failed(now);
                 return self.on_table_error(&error);
             }
         };
         let Some(row) = attempt.row else {
             self.view.forget(&key);
-            return self.landed(now);
+            return self.on_take_finished(now);
         };
-        self.view.saw(row.clone(), now);
+        self.view.record(row.clone(), now);
         // A lost response does not matter: only this member's take results in this row.
         let is_taken = row.holder() == Some(self.me()) && row.own.epoch == Some(Epoch(row.counter));
         if !is_taken && row.counter != before.counter {
             if !stolen {
                 self.claims.refused();
             }
-            self.landed(now);
+            self.on_take_finished(now);
             // Another member was faster. What is left for this one depends on that member's row, and is decided
             // when the others of the same race have ended.
             return self.schedule.decide_at(now + RACE);
         }
-        self.landed(now);
+        self.on_take_finished(now);
         if !is_taken || row.counter == before.counter {
             return self.schedule.decide_later(now);
         }
         self.schedule.decided_well();
         self.schedule.decide_at(now);
-        self.asks.remove(&key);
+        self.requests.remove(&key);
         let Some(lease) = self.streams.parse(&key) else {
             return;
         };

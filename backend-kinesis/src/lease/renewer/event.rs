@@ -25,7 +25,7 @@ pub(in crate::lease) enum RenewerEvent {
     },
     /// Another member requests a held lease.
     HandoffRequested,
-    /// The response to a write has a new notification: another member asks for a scan.
+    /// The response to a write has a new notification: this member must scan the table.
     Notified,
     /// A scan has read a new notification, and may have read the row just before the change that it announces.
     NotifiedByScan,

@@ -167,7 +167,7 @@ impl Held {
                 None => change::renew(&self.row),
             },
             Write::Checkpoint { progress, .. } => change::store(&self.row, *progress),
-            Write::Release { .. } => match self.row.heir() {
+            Write::Release { .. } => match self.row.next_owner() {
                 Some(next_owner) => change::assign(&self.row, next_owner),
                 None => change::evict(&self.row),
             },
@@ -219,7 +219,7 @@ impl Held {
 
     /// Returns whether the row has a notification that was not seen before.
     pub(super) fn is_notified_by(&self, row: &Row) -> bool {
-        row.own.look.is_some() && row.own.look != self.row.own.look
+        row.own.rescan.is_some() && row.own.rescan != self.row.own.rescan
     }
 
     /// Returns when its next change is due.

@@ -167,9 +167,9 @@ impl LeaseRenewer {
                 continue;
             };
             if row.is_held_by(&self.id, held.epoch) {
-                held.row.own.asker = row.own.asker.clone();
+                held.row.own.requester = row.own.requester.clone();
                 if held.is_notified_by(row) {
-                    held.row.own.look = row.own.look;
+                    held.row.own.rescan = row.own.rescan;
                     self.events.push(RenewerEvent::NotifiedByScan);
                 }
                 ours.push(key.clone());
@@ -447,7 +447,7 @@ impl LeaseRenewer {
                 } else {
                     held.fail(outcome.before, now, longest_delay);
                 }
-                held.row.own.look = row.own.look;
+                held.row.own.rescan = row.own.rescan;
                 self.events.push(RenewerEvent::Observed(row));
                 self.finish_write(key, write, outcome.error);
                 self.consider_handoff(key, now);
@@ -456,7 +456,7 @@ impl LeaseRenewer {
                 let is_released = match (&write, &row) {
                     (Write::Release { .. }, Some(row)) => {
                         let is_next = row.counter == held.row.counter + 1;
-                        outcome.applied || (is_next && row.owner.as_ref() == held.row.heir())
+                        outcome.applied || (is_next && row.owner.as_ref() == held.row.next_owner())
                     }
                     _ => false,
                 };
@@ -594,7 +594,7 @@ impl LeaseRenewer {
         );
         self.events.push(RenewerEvent::Released {
             key: key.clone(),
-            next_owner: held.row.heir().cloned(),
+            next_owner: held.row.next_owner().cloned(),
         });
     }
 
@@ -603,7 +603,7 @@ impl LeaseRenewer {
     fn consider_handoff(&mut self, key: &str, now: Instant) {
         let within = self.drain;
         let held = self.held.get_mut(key);
-        let Some(held) = held.filter(|held| held.row.heir().is_some()) else {
+        let Some(held) = held.filter(|held| held.row.next_owner().is_some()) else {
             return;
         };
         self.events.push(RenewerEvent::HandoffRequested);
@@ -612,9 +612,9 @@ impl LeaseRenewer {
                 held.stage = Stage::Draining(now);
                 let (lease, epoch) = (held.lease.clone(), held.epoch);
                 event!(
-                    debug, "millstream.kinesis.lease.asked",
+                    debug, "millstream.kinesis.lease.handoff_requested",
                     group = %self.group, stream = %lease.stream, partition = %lease.shard,
-                    %epoch, "another member asks for a lease"
+                    %epoch, "another member requests a lease"
                 );
                 self.emit(LeaseEvent::HandoffRequested {
                     lease,

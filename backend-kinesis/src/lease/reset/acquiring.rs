@@ -12,10 +12,10 @@ use super::{AT_ONCE, Moving, PATIENCE, Reset};
 use crate::connection::retry;
 use crate::lease::row::Row;
 use crate::lease::store::Update;
-use crate::lease::{birth, change};
+use crate::lease::{bootstrap, change};
 
 /// The interval at which requested leases are polled, in a table of fewer than [`ROWS`] rows.
-const LOOK: Duration = Duration::from_millis(150);
+const POLL_INTERVAL: Duration = Duration::from_millis(150);
 
 /// As many rows more prolong the interval by the same time: a scan costs as much as the table is large.
 const ROWS: usize = 100;
@@ -57,10 +57,10 @@ impl Wanted {
             (self.counter, self.since) = (row.counter, now);
         }
         let is_silent = now - self.since >= reset.failover;
-        if is_silent || now >= self.overdue || !row.can_be_asked() {
+        if is_silent || now >= self.overdue || !row.can_be_requested() {
             return Step::Take;
         }
-        match row.own.asker {
+        match row.own.requester {
             Some(_) => Step::Wait,
             None => Step::Request,
         }
@@ -78,7 +78,7 @@ impl Moving<'_> {
         let mut others: BTreeMap<Arc<str>, Wanted> = BTreeMap::new();
         loop {
             let items = retry("reset", PATIENCE, || reset.store.scan(true)).await?;
-            birth::refuse_damaged(self.streams, &items)?;
+            bootstrap::refuse_damaged(self.streams, &items)?;
             let now = Instant::now();
             let rows = items.iter().flat_map(Row::read);
             let rows = rows.filter(|row| self.stream.owns(&row.key) && is_wanted(row));
@@ -98,7 +98,7 @@ impl Moving<'_> {
                     .or_insert_with(|| Wanted::new(&row, now, reset));
                 let update = match (wanted.next(&row, now, reset), &row.owner) {
                     (Step::Take, _) => change::hold(&row, holding.me(), self.stream),
-                    (Step::Request, Some(owner)) => change::ask(owner, holding.me()),
+                    (Step::Request, Some(owner)) => change::request(owner, holding.me()),
                     (Step::Wait, _) | (Step::Request, None) => {
                         waits = true;
                         continue;
@@ -117,8 +117,8 @@ impl Moving<'_> {
             let acquired = futures::iter(acquired).buffer_unordered(AT_ONCE);
             let acquired: Vec<bool> = acquired.try_collect().await?;
             if waits || acquired.contains(&false) {
-                let looks = u32::try_from(items.len() / ROWS).unwrap_or(u32::MAX);
-                let pause = LOOK.saturating_mul(looks.saturating_add(1));
+                let extra = u32::try_from(items.len() / ROWS).unwrap_or(u32::MAX);
+                let pause = POLL_INTERVAL.saturating_mul(extra.saturating_add(1));
                 sleep(pause.min(reset.failover / 6)).await;
             }
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream as futures};
 use millstream_core::{Error, ErrorKind, Result, Start};
 
-use super::birth;
+use super::bootstrap;
 use super::change;
 use super::key::Stream;
 use super::row::{Begin, Row};
@@ -73,11 +73,11 @@ impl Reset<'_> {
         let items = retry("reset", PATIENCE, || self.store.scan(true)).await?;
         let rows: Vec<Row> = items.iter().flat_map(Row::read).collect();
         let streams = Streams::new(self.keys, std::slice::from_ref(&info), &rows)?;
-        birth::identify(&streams, self.keys, &rows)?;
+        bootstrap::identify(&streams, self.keys, &rows)?;
         if rows.iter().any(Row::is_anonymous) {
             let shards = retry("reset", PATIENCE, || self.source.shards(stream)).await?;
             for stream in streams.iter() {
-                birth::refuse_foreign(stream, &rows, &shards)?;
+                bootstrap::refuse_foreign(stream, &rows, &shards)?;
             }
         }
         for stream in streams.iter() {

@@ -72,9 +72,9 @@ pub(crate) struct Own {
     /// The taker of that. If it is still the `leaseOwner`, the owner understands requests.
     pub(crate) taker: Option<Arc<str>>,
     /// The worker that requests the lease from its owner. If it is the owner, nobody else can request the lease.
-    pub(crate) asker: Option<Arc<str>>,
+    pub(crate) requester: Option<Arc<str>>,
     /// Makes the owner scan the table when it changes.
-    pub(crate) look: Option<u64>,
+    pub(crate) rescan: Option<u64>,
     /// The time of `AT_TIMESTAMP`, or the time at which `LATEST` was pinned.
     pub(crate) start: Option<SystemTime>,
     /// When the start at the oldest record or at a time was resolved.
@@ -98,17 +98,17 @@ impl Row {
         self.holder() == Some(worker) && self.own.epoch == Some(epoch)
     }
 
-    /// Returns the next owner of the lease, if its holder has been asked to hand it over.
-    pub(crate) fn heir(&self) -> Option<&Arc<str>> {
+    /// Returns the next owner of the lease, if another worker requests it from its holder.
+    pub(crate) fn next_owner(&self) -> Option<&Arc<str>> {
         match self.checkpoint_owner {
             Some(_) => self.owner.as_ref(),
-            None => self.own.asker.as_ref(),
+            None => self.own.requester.as_ref(),
         }
-        .filter(|heir| Some(*heir) != self.holder())
+        .filter(|next| Some(*next) != self.holder())
     }
 
     /// Returns whether the owner understands requests for the lease.
-    pub(crate) fn can_be_asked(&self) -> bool {
+    pub(crate) fn can_be_requested(&self) -> bool {
         self.owner.is_some() && self.owner == self.own.taker && self.checkpoint_owner.is_none()
     }
 

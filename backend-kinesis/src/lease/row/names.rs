@@ -22,8 +22,8 @@ pub(crate) const SHARD_ID: &str = "shardId";
 
 pub(crate) const EPOCH: &str = "millstreamEpoch";
 pub(crate) const TAKER: &str = "millstreamOwner";
-pub(crate) const ASKER: &str = "millstreamAsker";
-pub(crate) const LOOK: &str = "millstreamLook";
+pub(crate) const REQUESTER: &str = "millstreamAsker";
+pub(crate) const RESCAN: &str = "millstreamLook";
 pub(crate) const START: &str = "millstreamStart";
 pub(crate) const RESOLVED: &str = "millstreamResolved";
 pub(crate) const ITERATOR: &str = "millstreamIterator";

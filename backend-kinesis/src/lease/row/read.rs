@@ -36,8 +36,8 @@ impl Row {
             own: Own {
                 epoch: number(item, names::EPOCH).map(Epoch),
                 taker: shared(item, names::TAKER),
-                asker: shared(item, names::ASKER),
-                look: number(item, names::LOOK),
+                requester: shared(item, names::REQUESTER),
+                rescan: number(item, names::RESCAN),
                 start: number(item, names::START).and_then(time),
                 resolved: number(item, names::RESOLVED).and_then(time),
                 iterator: text(item, names::ITERATOR).map(str::to_owned),

@@ -50,7 +50,7 @@ fn rows_of_the_kcl_are_read() {
     assert_eq!(row.parents, ["shardId-000000000002".into()]);
     assert_eq!(row.children, ["shardId-4".into(), "shardId-5".into()]);
     assert_eq!(row.range.unwrap().first, 0);
-    assert!(!row.can_be_asked());
+    assert!(!row.can_be_requested());
 }
 
 #[test]
@@ -113,5 +113,5 @@ fn a_handover_of_the_kcl_3_leaves_the_lease_with_its_holder() {
     item.insert("checkpointOwner".into(), text("old"));
     let row = Row::read(&item).unwrap();
     assert_eq!(row.holder().map(|id| &**id), Some("old"));
-    assert_eq!(row.heir().map(|id| &**id), Some("w1km"));
+    assert_eq!(row.next_owner().map(|id| &**id), Some("w1km"));
 }

@@ -12,10 +12,10 @@ impl Fleet {
                     owner: Some(*owner)
                         .filter(|owner| !owner.is_empty())
                         .map(Into::into),
-                    asker: None,
+                    requester: None,
                     expired: false,
-                    forsaken: false,
-                    can_be_asked: owner.starts_with("rust"),
+                    very_old: false,
+                    can_be_requested: owner.starts_with("rust"),
                 });
             }
         }
@@ -42,7 +42,7 @@ impl Fleet {
         let decision = self.decide(usize::MAX);
         (
             decision.take.len(),
-            decision.ask.len(),
+            decision.request.len(),
             decision.steal.len(),
         )
     }
@@ -71,8 +71,8 @@ fn s06_with_more_workers_than_leases_the_target_is_one() {
 }
 
 #[test]
-fn s07_forsaken_leases_are_taken_beyond_the_target_up_to_the_bound() {
-    let forsake = |lease: &mut Candidate| lease.forsaken = true;
+fn s07_very_old_leases_are_taken_beyond_the_target_up_to_the_bound() {
+    let forsake = |lease: &mut Candidate| lease.very_old = true;
     let fleet = Fleet::of(&[("a", 2), ("me", 2), ("", 4)]).with("", forsake);
     assert_eq!(fleet.sizes(), (4, 0, 0));
     assert_eq!(fleet.decide(3).take.len(), 1);
@@ -111,12 +111,12 @@ fn s10_one_lease_is_stolen_at_a_time_from_a_java_worker() {
 fn as_many_as_balance_needs_are_asked_of_members_that_understand_it() {
     assert_eq!(Fleet::of(&[("rust", 10)]).sizes(), (0, 5, 0));
     let fleet = Fleet::of(&[("rust1", 4), ("rust2", 4), ("rust3", 4)]);
-    let asked = fleet.decide(usize::MAX).ask;
-    assert_eq!(asked.len(), 3);
+    let requested = fleet.decide(usize::MAX).request;
+    assert_eq!(requested.len(), 3);
     for owner in ["rust1", "rust2", "rust3"] {
         let of_owner = |lease: &&Candidate| lease.owner.as_deref() == Some(owner);
         let keys: Vec<_> = fleet.0.iter().filter(of_owner).map(|l| &l.key).collect();
-        assert_eq!(asked.iter().filter(|key| keys.contains(key)).count(), 1);
+        assert_eq!(requested.iter().filter(|key| keys.contains(key)).count(), 1);
     }
 }
 
@@ -154,9 +154,9 @@ fn s16_expired_leases_make_nobody_a_worker() {
 
 #[test]
 fn leases_that_others_ask_for_are_theirs() {
-    let ask = |lease: &mut Candidate| lease.asker = Some("other".into());
+    let request = |lease: &mut Candidate| lease.requester = Some("other".into());
     // With `me` there are four workers for eight, because `rust1` gives all to `other`.
-    let fleet = Fleet::of(&[("rust1", 3), ("rust2", 3), ("rust3", 2)]).with("rust1", ask);
+    let fleet = Fleet::of(&[("rust1", 3), ("rust2", 3), ("rust3", 2)]).with("rust1", request);
     assert_eq!(fleet.sizes(), (0, 1, 0));
 }
 
@@ -187,10 +187,10 @@ fn every_fleet_comes_to_rest_in_balance() {
             };
             for lease in &mut leases {
                 let owner = lease.owner.as_ref();
-                lease.can_be_asked = owner.is_some_and(|owner| owner.starts_with("rust"));
+                lease.can_be_requested = owner.is_some_and(|owner| owner.starts_with("rust"));
             }
             let decision = decide(&situation, &leases, &mut random);
-            let keys = [decision.take, decision.ask, decision.steal].concat();
+            let keys = [decision.take, decision.request, decision.steal].concat();
             calm = if keys.is_empty() { calm + 1 } else { 0 };
             for lease in leases.iter_mut().filter(|lease| keys.contains(&lease.key)) {
                 lease.owner = Some(me.clone());

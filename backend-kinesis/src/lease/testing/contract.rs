@@ -76,14 +76,20 @@ async fn s28_changes_meet_their_conditions(store: &dyn LeaseStore) {
     store.update("one", &children).await.unwrap();
     let now = row(store, "one").await;
     assert_eq!((now.counter, now.children.len()), (2, 2));
-    let asked = store
-        .update("one", &change::ask("nobody", "me"))
+    let requested = store
+        .update("one", &change::request("nobody", "me"))
         .await
         .unwrap();
-    assert!(matches!(asked, Outcome::Refused(Some(_))), "{asked:?}");
-    let nudged = change::nudge("nobody", 1);
-    let nudged = store.update("one", &nudged).await.unwrap();
-    assert!(matches!(nudged, Outcome::Refused(Some(_))), "{nudged:?}");
+    assert!(
+        matches!(requested, Outcome::Refused(Some(_))),
+        "{requested:?}"
+    );
+    let notified = change::notify("nobody", 1);
+    let notified = store.update("one", &notified).await.unwrap();
+    assert!(
+        matches!(notified, Outcome::Refused(Some(_))),
+        "{notified:?}"
+    );
     let evicted = store.update("one", &change::evict(&now)).await.unwrap();
     assert!(matches!(evicted, Outcome::Applied(_)), "{evicted:?}");
 }
@@ -95,7 +101,7 @@ async fn s29_a_row_that_is_gone_is_not_made_again(store: &dyn LeaseStore) {
         change::children(&["c".into()]),
         change::range(0, 1),
         change::withdraw("me"),
-        change::nudge("me", 1),
+        change::notify("me", 1),
         change::evict(&stored),
     ] {
         let outcome = store.update("two", &update).await.unwrap();

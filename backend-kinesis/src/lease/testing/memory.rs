@@ -82,7 +82,7 @@ impl MemoryStore {
 
     fn heard(&self, mut item: Item) -> Item {
         if self.deaf.load(Ordering::Relaxed) {
-            item.remove(names::ASKER);
+            item.remove(names::REQUESTER);
         }
         item
     }

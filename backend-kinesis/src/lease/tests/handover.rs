@@ -45,13 +45,13 @@ async fn who_joins_asks_at_once() {
     let rig = Rig::new(2);
     let _a = alone(&rig, 2, "a").await;
     let _b = rig.app("b").await;
-    let asked = || {
+    let requested = || {
         rig.store
             .rows()
             .iter()
-            .any(|row| row.own.asker.as_deref() == Some("b"))
+            .any(|row| row.own.requester.as_deref() == Some("b"))
     };
-    until(Duration::from_millis(10), asked).await;
+    until(Duration::from_millis(10), requested).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,10 +147,15 @@ async fn who_leaves_takes_its_questions_back() {
     let rig = Rig::new(2);
     let a = alone(&rig, 2, "a").await;
     let b = rig.app("b").await;
-    let asked = || rig.store.rows().iter().any(|row| row.own.asker.is_some());
-    until(SECOND, asked).await;
+    let requested = || {
+        rig.store
+            .rows()
+            .iter()
+            .any(|row| row.own.requester.is_some())
+    };
+    until(SECOND, requested).await;
     b.leave().await;
-    until(SECOND, || !asked()).await;
+    until(SECOND, || !requested()).await;
     sleep(3 * F).await;
     assert_eq!(a.count(), 2);
 }
@@ -203,8 +208,13 @@ async fn a_question_to_an_owner_that_is_gone_is_none_to_the_next() {
     let a = rig.stubborn("a").await;
     until(SECOND, || a.count() == 2).await;
     let b = rig.app("b").await;
-    let asked = || rig.store.rows().iter().any(|row| row.own.asker.is_some());
-    until(SECOND, asked).await;
+    let requested = || {
+        rig.store
+            .rows()
+            .iter()
+            .any(|row| row.own.requester.is_some())
+    };
+    until(SECOND, requested).await;
     sleep(2 * F / 3).await;
     // Another worker takes both leases, as after an expiry.
     a.crash().await;
@@ -222,5 +232,5 @@ async fn a_question_to_an_owner_that_is_gone_is_none_to_the_next() {
         }
     }
     assert_eq!((b.count(), rig.owners()), (0, vec!["c".into(), "c".into()]));
-    assert!(asked());
+    assert!(requested());
 }

@@ -79,10 +79,10 @@ impl Java {
             candidates.push(Candidate {
                 key: row.key.clone(),
                 owner: row.owner.clone(),
-                asker: None,
+                requester: None,
                 expired: !mine && age >= F,
-                forsaken: !mine && age >= 3 * F,
-                can_be_asked: false,
+                very_old: !mine && age >= 3 * F,
+                can_be_requested: false,
             });
         }
         let situation = Situation {

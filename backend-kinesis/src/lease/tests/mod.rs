@@ -7,7 +7,7 @@ mod handover;
 mod joining;
 mod mixed;
 mod moving;
-mod nudging;
+mod notifying;
 mod owning;
 mod quiet;
 mod resetting;

@@ -52,12 +52,12 @@ fn gives_to(update: &Update, worker: &str) -> bool {
 async fn hand_over(store: &MemoryStore, shard: usize, owner: &str) -> Progress {
     let requested = || {
         let row = store.row(&id(shard));
-        row.filter(|row| row.owner.as_deref() == Some(owner) && row.heir().is_some())
+        row.filter(|row| row.owner.as_deref() == Some(owner) && row.next_owner().is_some())
     };
     until(10 * F, || requested().is_some()).await;
     let row = requested().unwrap();
-    let heir = row.heir().unwrap().to_string();
-    store.change(&id(shard), |row| change::assign(row, &heir));
+    let next_owner = row.next_owner().unwrap().to_string();
+    store.change(&id(shard), |row| change::assign(row, &next_owner));
     row.progress
 }
 

@@ -106,28 +106,28 @@ async fn a_dead_owner_is_noticed_at_a_look_after_its_last_renewal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_nudge_is_heard_once_and_so_is_one_that_replaces_it() {
+async fn a_notification_is_handled_once_and_so_is_one_that_replaces_it() {
     let rig = Rig::new(4);
     let (_a, b) = pair(&rig, 4, F).await;
     let shard = b.shards()[0];
     let scans = || rig.store.calls().iter().filter(|c| *c == "scan").count();
-    let nudge = |mark| rig.store.change(&id(shard), |_| change::nudge("b", mark));
+    let notify = |mark| rig.store.change(&id(shard), |_| change::notify("b", mark));
     scans();
     sleep(6 * F).await;
     let quiet = scans();
     // The counter does not change, and nobody removes the mark.
     let counter = rig.store.row(&id(shard)).unwrap().counter;
-    nudge(1);
+    notify(1);
     assert_eq!(rig.store.row(&id(shard)).unwrap().counter, counter);
     sleep(F).await;
     assert!(scans() >= 4);
     sleep(6 * F).await;
     // An audit of each may run in between.
     assert!(scans() <= quiet + 2);
-    assert_eq!(rig.store.row(&id(shard)).unwrap().own.look, Some(1));
+    assert_eq!(rig.store.row(&id(shard)).unwrap().own.rescan, Some(1));
     // This mark is replaced before it can be noticed.
-    nudge(2);
-    nudge(3);
+    notify(2);
+    notify(3);
     sleep(F).await;
     assert!(scans() >= 4);
     sleep(6 * F).await;
@@ -136,25 +136,25 @@ async fn a_nudge_is_heard_once_and_so_is_one_that_replaces_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_owner_does_not_hear_what_was_told_to_the_one_before() {
+async fn the_next_owner_does_not_see_the_notifications_of_the_one_before() {
     let rig = Rig::new(1);
     let a = rig.app("a").await;
     until(SECOND, || a.count() == 1).await;
-    rig.store.change(&id(0), |_| change::nudge("a", 1));
+    rig.store.change(&id(0), |_| change::notify("a", 1));
     sleep(F).await;
     a.leave().await;
-    assert_eq!(rig.store.row(&id(0)).unwrap().own.look, None);
+    assert_eq!(rig.store.row(&id(0)).unwrap().own.rescan, None);
     let b = rig.app("b").await;
     until(SECOND, || b.count() == 1).await;
-    rig.store.change(&id(0), |_| change::nudge("b", 1));
+    rig.store.change(&id(0), |_| change::notify("b", 1));
     b.crash().await;
     let c = rig.app("c").await;
     until(2 * F, || c.count() == 1).await;
-    assert_eq!(rig.store.row(&id(0)).unwrap().own.look, None);
+    assert_eq!(rig.store.row(&id(0)).unwrap().own.rescan, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn workers_of_java_are_not_nudged() {
+async fn workers_of_java_are_not_notified() {
     let rig = Rig::new(2);
     let a = rig.app("a").await;
     until(SECOND, || a.count() == 2).await;
@@ -165,16 +165,16 @@ async fn workers_of_java_are_not_nudged() {
     java_renews(&rig, 0);
     rig.store.calls();
     a.leave().await;
-    let told = format!("update {}", id(0));
-    assert!(!rig.store.calls().contains(&told));
-    assert!(!rig.store.item(&id(0)).unwrap().contains_key(names::LOOK));
+    let update = format!("update {}", id(0));
+    assert!(!rig.store.calls().contains(&update));
+    assert!(!rig.store.item(&id(0)).unwrap().contains_key(names::RESCAN));
     // Nor if it has taken the lease since the last scan.
-    let outcome = rig.store.apply(&id(0), &change::nudge("java", 1));
+    let outcome = rig.store.apply(&id(0), &change::notify("java", 1));
     assert!(matches!(outcome, Outcome::Refused(Some(_))), "{outcome:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_changed_since_the_last_look_is_told_too() {
+async fn an_owner_that_changed_since_the_last_scan_is_notified_too() {
     let rig = Rig::new(2);
     let (a, b) = pair(&rig, 2, F).await;
     let shard = b.shards()[0];
@@ -184,7 +184,7 @@ async fn an_owner_that_changed_since_the_last_look_is_told_too() {
     rig.store
         .change(&id(shard), |row| change::take(row, "c", &stream, None));
     a.leave().await;
-    assert!(rig.store.row(&id(shard)).unwrap().own.look.is_some());
+    assert!(rig.store.row(&id(shard)).unwrap().own.rescan.is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,7 +202,7 @@ async fn a_member_that_leaves_tells_when_it_has_nothing_left() {
         Call::Update(key, update) if **key == *last && update.remove.len() > 2 => {
             Some(Fault::Slow(SECOND))
         }
-        Call::Update(_, update) if update.set.iter().any(|(name, _)| *name == names::LOOK) => {
+        Call::Update(_, update) if update.set.iter().any(|(name, _)| *name == names::RESCAN) => {
             let owners = rows.rows().into_iter().map(|row| row.owner);
             assert!(owners.flatten().all(|owner| &*owner == "b"));
             None

@@ -39,7 +39,7 @@ struct Storm {
     ledger: Arc<Mutex<Ledger>>,
     random: fastrand::Rng,
     members: Vec<Member>,
-    born: u32,
+    joined: u32,
 }
 
 struct Member {
@@ -59,7 +59,7 @@ impl Storm {
             rig: Rig::new(random.usize(1..5)),
             ledger: Arc::default(),
             members: Vec::new(),
-            born: 0,
+            joined: 0,
             random,
         }
     }
@@ -69,8 +69,8 @@ impl Storm {
     }
 
     async fn join(&mut self) {
-        self.born += 1;
-        let id: Arc<str> = format!("m{}", self.born).into();
+        self.joined += 1;
+        let id: Arc<str> = format!("m{}", self.joined).into();
         let store = self.rig.store.beside();
         let worker = join(self.rig.options_over(&id, &store)).await.unwrap();
         trouble(&store, self.random.fork());

@@ -53,7 +53,7 @@ async fn s01_a_free_lease_is_taken_at_once() {
     let row = rig.store.row(&id(0)).unwrap();
     assert_eq!(row.owner.as_deref(), Some("a"));
     assert_eq!(row.own.epoch, Some(Epoch(row.counter)));
-    assert!(row.can_be_asked());
+    assert!(row.can_be_requested());
 }
 
 #[tokio::test(start_paused = true)]

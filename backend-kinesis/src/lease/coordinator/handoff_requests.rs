@@ -15,28 +15,28 @@ use crate::lease::table::WriteOutcome;
 
 /// The interval at which requested leases are polled. It is the maximum delay that polling adds to a
 /// handover.
-const LOOK: Duration = Duration::from_millis(150);
+const POLL_INTERVAL: Duration = Duration::from_millis(150);
 
 /// With more open requests than this, one scan is cheaper than reading each lease.
 const MANY: usize = 10;
 
 /// The open requests.
 #[derive(Debug, Default)]
-pub(super) struct Asks {
-    open: BTreeMap<Arc<str>, Ask>,
-    look: Option<Instant>,
+pub(super) struct HandoffRequests {
+    open: BTreeMap<Arc<str>, HandoffRequest>,
+    poll_at: Option<Instant>,
 }
 
 /// One request for a lease.
 #[derive(Debug)]
-struct Ask {
+struct HandoffRequest {
     /// The owner must have handed over by then.
     overdue: Instant,
     /// Whether the request is stored in the lease.
-    heard: bool,
+    is_stored: bool,
 }
 
-impl Asks {
+impl HandoffRequests {
     pub(super) fn has(&self, key: &str) -> bool {
         self.open.contains_key(key)
     }
@@ -51,47 +51,47 @@ impl Asks {
 
     /// Returns when the requests are polled next.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.look.filter(|_| !self.is_empty())
+        self.poll_at.filter(|_| !self.is_empty())
     }
 }
 
 impl LeaseCoordinator {
-    pub(super) fn ask(&mut self, key: Arc<str>, now: Instant) {
+    pub(super) fn request(&mut self, key: Arc<str>, now: Instant) {
         let owner = self.view.get(&key).and_then(|seen| seen.row.owner.clone());
         let Some(owner) = owner else {
             return;
         };
         let overdue = now + self.options.drain + self.options.failover;
-        let ask = Ask {
+        let request = HandoffRequest {
             overdue,
-            heard: false,
+            is_stored: false,
         };
-        self.asks.open.insert(key.clone(), ask);
-        let update = change::ask(&owner, self.me());
+        self.requests.open.insert(key.clone(), request);
+        let update = change::request(&owner, self.me());
         let table = self.table.clone();
-        self.fly(async move {
+        self.run_concurrently(async move {
             let attempt = table.change(&key, &update).await;
-            move |coordinator: &mut Self| coordinator.asked(&key, attempt)
+            move |coordinator: &mut Self| coordinator.on_requested(&key, attempt)
         });
     }
 
-    fn asked(&mut self, key: &Arc<str>, attempt: Result<WriteOutcome, (Instant, Error)>) {
+    fn on_requested(&mut self, key: &Arc<str>, attempt: Result<WriteOutcome, (Instant, Error)>) {
         let now = Instant::now();
-        self.asks.look = Some(now + LOOK);
+        self.requests.poll_at = Some(now + POLL_INTERVAL);
         match attempt {
             Ok(WriteOutcome { row: Some(row), .. }) => {
-                if let Some(ask) = self.asks.open.get_mut(key) {
-                    ask.heard = true;
+                if let Some(request) = self.requests.open.get_mut(key) {
+                    request.is_stored = true;
                 }
-                self.saw(row);
-                self.settle_asks(now);
+                self.observe_row(row);
+                self.close_requests(now);
             }
             Ok(_) => {
-                self.asks.remove(key);
+                self.requests.remove(key);
                 self.view.forget(key);
             }
             Err((_, error)) => {
-                self.asks.remove(key);
+                self.requests.remove(key);
                 self.schedule.decide_later(now);
                 self.on_table_error(&error);
             }
@@ -99,70 +99,70 @@ impl LeaseCoordinator {
     }
 
     /// Polls the requested leases, and takes those whose owners did not hand over in time.
-    pub(super) fn tend_asks(&mut self, now: Instant) {
-        if self.asks.due().is_none_or(|time| time > now) {
+    pub(super) fn poll_requests(&mut self, now: Instant) {
+        if self.requests.due().is_none_or(|time| time > now) {
             return;
         }
         let overdue = self
-            .asks
+            .requests
             .open
             .iter_mut()
-            .filter(|(_, ask)| ask.overdue <= now);
+            .filter(|(_, request)| request.overdue <= now);
         let mut stolen = Vec::new();
-        for (key, ask) in overdue {
-            ask.overdue = now + self.options.failover / 3;
+        for (key, request) in overdue {
+            request.overdue = now + self.options.failover / 3;
             stolen.push(key.clone());
         }
         for key in stolen {
             self.take(key, true);
         }
-        self.asks.look = None;
-        if self.asks.open.len() > MANY {
+        self.requests.poll_at = None;
+        if self.requests.open.len() > MANY {
             // Continued after the scan.
             return self.schedule.scan_within(now, Duration::ZERO);
         }
-        let keys: Vec<_> = self.asks.open.keys().cloned().collect();
+        let keys: Vec<_> = self.requests.open.keys().cloned().collect();
         let table = self.table.clone();
-        self.fly(async move {
+        self.run_concurrently(async move {
             let rows = join_all(keys.iter().map(|key| table.get(key))).await;
             move |coordinator: &mut Self| {
                 for row in rows.into_iter().flatten().flatten() {
-                    coordinator.saw(row);
+                    coordinator.observe_row(row);
                 }
-                coordinator.settle_asks(Instant::now());
+                coordinator.close_requests(Instant::now());
             }
         });
     }
 
     /// Closes the requests that were granted or have failed.
-    pub(super) fn settle_asks(&mut self, now: Instant) {
+    pub(super) fn close_requests(&mut self, now: Instant) {
         let me = self.options.id.clone();
         let view = &self.view;
-        let before = self.asks.open.len();
+        let before = self.requests.open.len();
         // Any taker of a lease removes the request, and would need a new one.
-        let stands = |row: &Row| row.own.asker.as_ref() == Some(&me) && row.can_be_asked();
-        self.asks.open.retain(|key, ask| {
+        let stands = |row: &Row| row.own.requester.as_ref() == Some(&me) && row.can_be_requested();
+        self.requests.open.retain(|key, request| {
             let row = view.get(key).map(|seen| &seen.row);
-            !ask.heard || row.is_some_and(stands)
+            !request.is_stored || row.is_some_and(stands)
         });
-        if self.asks.open.len() < before {
+        if self.requests.open.len() < before {
             self.schedule.decide_at(now);
         }
-        self.asks.look = Some(now + LOOK);
+        self.requests.poll_at = Some(now + POLL_INTERVAL);
     }
 
     /// Withdraws all requests.
-    pub(super) fn withdraw_asks(&mut self) {
-        for key in std::mem::take(&mut self.asks.open).into_keys() {
+    pub(super) fn withdraw_requests(&mut self) {
+        for key in std::mem::take(&mut self.requests.open).into_keys() {
             if let Some(leaving) = &mut self.leaving {
                 leaving.open += 1;
             }
             let update = change::withdraw(self.me());
             let table = self.table.clone();
-            self.fly(async move {
+            self.run_concurrently(async move {
                 // If this fails, the lease is handed over, expires, and is taken by others.
                 let _ = table.change(&key, &update).await;
-                |coordinator: &mut Self| coordinator.told()
+                |coordinator: &mut Self| coordinator.on_request_finished()
             });
         }
     }

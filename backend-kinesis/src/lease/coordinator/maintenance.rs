@@ -12,10 +12,10 @@ use super::LeaseCoordinator;
 use crate::lease::key::Stream;
 use crate::lease::row::Row;
 use crate::lease::shards::{self, Created, known};
-use crate::lease::{birth, change, cleanup, election};
+use crate::lease::{bootstrap, change, cleanup, election};
 
 impl LeaseCoordinator {
-    pub(super) fn keep_up(&mut self, now: Instant) {
+    pub(super) fn maintain(&mut self, now: Instant) {
         if self.schedule.audit <= now {
             self.schedule.audit_again(now);
             // The audit uses the result of the scan.
@@ -68,7 +68,7 @@ impl LeaseCoordinator {
         let known = known(&stream, &rows);
         let (store, source) = (self.table.store.clone(), self.options.source.clone());
         let start = self.options.start;
-        self.fly(async move {
+        self.run_concurrently(async move {
             let created = shards::sync(&*store, &*source, &stream, &known, start).await;
             move |coordinator: &mut Self| coordinator.synced(stream, created)
         });
@@ -79,13 +79,13 @@ impl LeaseCoordinator {
             Ok(created) => {
                 self.shards.insert(stream.name, created.shards);
                 if !created.rows.is_empty() {
-                    self.nudge_about(created.rows.iter().map(|row| row.key.clone()));
+                    self.notify_about(created.rows.iter().map(|row| row.key.clone()));
                 }
                 for row in created.rows {
-                    self.saw(row);
+                    self.observe_row(row);
                 }
             }
-            Err(error) => self.complain(&error, "the leases of a stream were not synced"),
+            Err(error) => self.log_failure(&error, "the leases of a stream were not synced"),
         }
     }
 
@@ -95,7 +95,7 @@ impl LeaseCoordinator {
         let lacking = rows.into_iter().filter(|row| row.range.is_none());
         let lacking: Vec<Arc<str>> = lacking.map(|row| row.key).collect();
         let (table, source) = (self.table.clone(), self.options.source.clone());
-        self.fly(async move {
+        self.run_concurrently(async move {
             let filled: Result<Vec<Row>> = async {
                 let shards = source.shards(&stream.name).await?;
                 let mut rows = Vec::new();
@@ -111,8 +111,10 @@ impl LeaseCoordinator {
             }
             .await;
             move |coordinator: &mut Self| match filled {
-                Ok(rows) => rows.into_iter().for_each(|row| coordinator.saw(row)),
-                Err(error) => coordinator.complain(&error, "ranges of leases were not added"),
+                Ok(rows) => rows
+                    .into_iter()
+                    .for_each(|row| coordinator.observe_row(row)),
+                Err(error) => coordinator.log_failure(&error, "ranges of leases were not added"),
             }
         });
     }
@@ -138,17 +140,19 @@ impl LeaseCoordinator {
             };
             let (store, source) = (self.table.store.clone(), self.options.source.clone());
             let me = self.options.id.clone();
-            self.fly(async move {
+            self.run_concurrently(async move {
                 let deleted = cleanup::clean(&*store, &*source, &stream, &lease, &row, &me).await;
                 move |coordinator: &mut Self| match deleted {
                     Ok(true) => {
                         coordinator.renewer.forget(&row.key);
                         coordinator.view.forget(&row.key);
                         // The deletion of the parents' rows unblocks the children.
-                        coordinator.look_at_parents();
+                        coordinator.check_all_parents();
                     }
                     Ok(false) => {}
-                    Err(error) => coordinator.complain(&error, "a finished lease was not deleted"),
+                    Err(error) => {
+                        coordinator.log_failure(&error, "a finished lease was not deleted")
+                    }
                 }
             });
         }
@@ -158,13 +162,13 @@ impl LeaseCoordinator {
     fn check(&mut self) {
         let (store, source) = (self.table.store.clone(), self.options.source.clone());
         let streams: Vec<Stream> = self.streams.iter().cloned().collect();
-        self.fly(async move {
+        self.run_concurrently(async move {
             let mut described = Vec::new();
             let checked: Result<()> = async {
-                birth::refuse_native(&*store).await?;
+                bootstrap::refuse_native(&*store).await?;
                 for stream in &streams {
                     let info = source.info(&stream.name).await?;
-                    birth::same_stream(stream, &info)?;
+                    bootstrap::same_stream(stream, &info)?;
                     described.push(info);
                 }
                 Ok(())
@@ -179,14 +183,14 @@ impl LeaseCoordinator {
                         ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Unsupported => {
                             coordinator.fail(error);
                         }
-                        _ => coordinator.complain(&error, "the streams could not be looked at"),
+                        _ => coordinator.log_failure(&error, "the streams could not be described"),
                     }
                 }
             }
         });
     }
 
-    fn complain(&mut self, error: &Error, what: &'static str) {
+    fn log_failure(&mut self, error: &Error, what: &'static str) {
         event!(
             debug, "millstream.kinesis.lease.upkeep_failed", group = %self.options.group,
             error = %Causes(error), "{what}"

@@ -1,4 +1,4 @@
-//! Nudges in a large group.
+//! Notifications in a large group.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,15 +24,15 @@ async fn members(rig: &Rig) -> Vec<App> {
     apps
 }
 
-/// Delays each request from now on, and counts the nudges and scans.
+/// Delays each request from now on, and counts the notifications and scans.
 fn counted(rig: &Rig) -> [Arc<AtomicUsize>; 2] {
-    let [nudges, scans] = [0, 1].map(|_| Arc::new(AtomicUsize::new(0)));
-    let counts = [nudges.clone(), scans.clone()];
+    let [notifications, scans] = [0, 1].map(|_| Arc::new(AtomicUsize::new(0)));
+    let counts = [notifications.clone(), scans.clone()];
     rig.store.script(move |call| {
         match call {
             Call::Update(_, update) => {
-                let is_nudge = update.set.iter().any(|(name, _)| *name == names::LOOK);
-                nudges.fetch_add(usize::from(is_nudge), Ordering::Relaxed);
+                let is_notification = update.set.iter().any(|(name, _)| *name == names::RESCAN);
+                notifications.fetch_add(usize::from(is_notification), Ordering::Relaxed);
             }
             Call::Scan => _ = scans.fetch_add(1, Ordering::Relaxed),
             _ => {}
@@ -43,10 +43,10 @@ fn counted(rig: &Rig) -> [Arc<AtomicUsize>; 2] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reshard_of_a_large_group_nudges_only_those_whom_it_concerns() {
+async fn a_reshard_of_a_large_group_notifies_only_those_whom_it_concerns() {
     let rig = Rig::new(2 * MEMBERS);
     let apps = members(&rig).await;
-    let [nudges, scans] = counted(&rig);
+    let [notifications, scans] = counted(&rig);
     let ended = apps.iter().map(async |app| {
         for shard in app.shards() {
             rig.source.split("s", shard);
@@ -58,22 +58,25 @@ async fn a_reshard_of_a_large_group_nudges_only_those_whom_it_concerns() {
     let took = until(2 * F, begun).await;
     assert!(took <= F / 2, "children waited for {took:?}");
     sleep(F).await;
-    let [nudges, scans] = [nudges, scans].map(|count| count.load(Ordering::Relaxed));
+    let [notifications, scans] = [notifications, scans].map(|count| count.load(Ordering::Relaxed));
     assert!(
-        nudges <= 40 * MEMBERS,
-        "{nudges} nudges, {scans} scans, {took:?}"
+        notifications <= 40 * MEMBERS,
+        "{notifications} notifications, {scans} scans, {took:?}"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_leaves_a_large_group_nudges_those_that_take_its_leases() {
+async fn a_member_that_leaves_a_large_group_notifies_those_that_take_its_leases() {
     let rig = Rig::new(2 * MEMBERS);
     let mut apps = members(&rig).await;
-    let [nudges, _] = counted(&rig);
+    let [notifications, _] = counted(&rig);
     apps.swap_remove(7).leave().await;
     let taken = || apps.iter().map(App::count).sum::<usize>() == 2 * MEMBERS;
     let took = until(2 * F, taken).await;
     assert!(took <= F / 3, "leases were free for {took:?}");
-    let nudges = nudges.load(Ordering::Relaxed);
-    assert!(nudges <= 16, "{nudges} nudges, {took:?}");
+    let notifications = notifications.load(Ordering::Relaxed);
+    assert!(
+        notifications <= 16,
+        "{notifications} notifications, {took:?}"
+    );
 }

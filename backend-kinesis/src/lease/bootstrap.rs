@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The initial state of a member.
 #[derive(Debug)]
-pub(super) struct Born {
+pub(super) struct Bootstrap {
     pub(super) streams: Streams,
     pub(super) items: Vec<Item>,
     pub(super) shards: HashMap<Arc<str>, Vec<Shard>>,
@@ -30,7 +30,7 @@ pub(super) struct Born {
 
 /// Prepares everything that a member needs. When it returns, each stream has its initial leases, and records that
 /// are sent from now on are read.
-pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
+pub(super) async fn prepare(options: &WorkerOptions) -> Result<Bootstrap> {
     let (store, source) = (&*options.store, &*options.source);
     store.open().await?;
     retry("join", PATIENCE, || refuse_native(store)).await?;
@@ -63,7 +63,7 @@ pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
         // A member with other streams may have made leases of another format at the same time.
         Streams::new(options.keys, &options.streams, &leases(&items))?;
     }
-    Ok(Born {
+    Ok(Bootstrap {
         streams,
         items,
         shards: listed,

@@ -1,8 +1,8 @@
-//! Nudges other members to scan the table. They then see changes at once that they would otherwise see at their
+//! Notifies other members, so that they scan the table. They then see changes at once that they would otherwise see at their
 //! next scan, and so need not scan often.
 //!
-//! Only members that may have something to do are nudged: the owner of a lease that others have unblocked, and those
-//! that are preferred for a free lease. If all were, a reshard of a large group would write more nudges than renewals.
+//! Only members that may have something to do are notified: the owner of a lease that others have unblocked, and those
+//! that are preferred for a free lease. If all were, a reshard of a large group would write more notifications than renewals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,49 +20,49 @@ use crate::lease::taker::preferred;
 /// The number of a member's leases that are marked. The member notices the mark when it renews the first of them.
 const LEASES: usize = 4;
 
-/// The maximum number of leases that are marked at once. If many members are nudged, fewer leases of each are marked.
+/// The maximum number of leases that are marked at once. If many members are notified, fewer leases of each are marked.
 const MARKS: usize = 64;
 
-/// The number of members that are nudged for a free lease: one of them may be unable to take it.
+/// The number of members that are notified of a free lease: one of them may be unable to take it.
 const TAKERS: usize = 2;
 
-/// The maximum duration of a nudge. After it, the others must find out by their own scans.
+/// The maximum duration of a notification. After it, the others must find out by their own scans.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl LeaseCoordinator {
-    /// Nudges the other members whom these leases concern, at once or together with the next allowed nudge.
-    pub(super) fn nudge_about(&mut self, leases: impl IntoIterator<Item = Arc<str>>) {
-        self.news.extend(leases);
-        self.schedule.nudge_soon(Instant::now());
+    /// Notifies the other members whom these leases concern, at once or together with the next allowed notification.
+    pub(super) fn notify_about(&mut self, leases: impl IntoIterator<Item = Arc<str>>) {
+        self.changed.extend(leases);
+        self.schedule.notify_soon(Instant::now());
     }
 
-    /// Nudges the other members, if it is due.
-    pub(super) fn nudge_if_due(&mut self, now: Instant) {
-        if self.schedule.nudge.is_some_and(|time| time <= now) {
-            self.schedule.nudged(now);
-            let nudges = self.nudges();
-            self.fly(async move {
-                nudges.await;
+    /// Notifies the other members, if it is due.
+    pub(super) fn notify_if_due(&mut self, now: Instant) {
+        if self.schedule.notify.is_some_and(|time| time <= now) {
+            self.schedule.notified(now);
+            let notifications = self.notifications();
+            self.run_concurrently(async move {
+                notifications.await;
                 |_: &mut Self| {}
             });
         }
     }
 
-    /// Nudges the members whom the news concern.
-    pub(super) fn nudges(&mut self) -> impl Future<Output = ()> + Send + 'static {
+    /// Notifies the members whom the changed leases concern.
+    pub(super) fn notifications(&mut self) -> impl Future<Output = ()> + Send + 'static {
         let mark = self.random.u64(..);
-        let news = std::mem::take(&mut self.news);
-        let rows = self.rows_to_mark(&news);
+        let changed = std::mem::take(&mut self.changed);
+        let rows = self.rows_to_mark(&changed);
         let (table, me) = (self.table.clone(), self.me().clone());
         async move {
-            let nudges = rows.iter().map(|row| nudge(&table, row, &me, mark));
-            // A member without a nudge finds out by its own scan.
-            let _ = timeout(PATIENCE, join_all(nudges)).await;
+            let notifications = rows.iter().map(|row| notify(&table, row, &me, mark));
+            // A member that is not notified finds out by its own scan.
+            let _ = timeout(PATIENCE, join_all(notifications)).await;
         }
     }
 
-    /// Returns the leases that are marked: some of each member whom the news concern.
-    fn rows_to_mark(&self, news: &BTreeSet<Arc<str>>) -> Vec<Row> {
+    /// Returns the leases that are marked: some of each member whom the changed leases concern.
+    fn rows_to_mark(&self, changed: &BTreeSet<Arc<str>>) -> Vec<Row> {
         let mut workers = BTreeSet::new();
         let mut members: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
         for (_, seen) in self.view.iter() {
@@ -70,7 +70,7 @@ impl LeaseCoordinator {
                 continue;
             };
             workers.insert(owner);
-            if owner != self.me() && seen.row.can_be_asked() {
+            if owner != self.me() && seen.row.can_be_requested() {
                 members.entry(owner).or_default().push(&seen.row);
             }
         }
@@ -78,7 +78,7 @@ impl LeaseCoordinator {
         let lacking = members.iter().filter(|(_, rows)| rows.len() < target);
         let lacking: Vec<&str> = lacking.map(|(id, _)| *id).collect();
         let mut concerned = BTreeSet::new();
-        for key in news {
+        for key in changed {
             let owner = self
                 .view
                 .get(key)
@@ -98,24 +98,24 @@ impl LeaseCoordinator {
         rows.cloned().collect()
     }
 
-    /// Handles a nudge: scans at once, and again soon, because the sender may do more, and other members
-    /// were nudged too.
-    pub(super) fn nudged(&mut self, now: Instant) {
+    /// Handles a notification: scans at once, and again soon, because the sender may do more, and other members
+    /// were notified too.
+    pub(super) fn on_notified(&mut self, now: Instant) {
         self.schedule.expect_changes(now);
         self.schedule.scan_now(now);
     }
 }
 
-/// Nudges the owner of one lease, or, if the owner has changed, the new one.
-async fn nudge(table: &Table, row: &Row, me: &Arc<str>, mark: u64) {
+/// Notifies the owner of one lease, or, if the owner has changed, the new one.
+async fn notify(table: &Table, row: &Row, me: &Arc<str>, mark: u64) {
     let mut owner = row.owner.clone();
     for _ in 0..2 {
         let Some(id) = owner.filter(|id| id != me) else {
             return;
         };
-        match table.change(&row.key, &change::nudge(&id, mark)).await {
+        match table.change(&row.key, &change::notify(&id, mark)).await {
             Ok(attempt) if !attempt.applied => {
-                let row = attempt.row.filter(Row::can_be_asked);
+                let row = attempt.row.filter(Row::can_be_requested);
                 owner = row.and_then(|row| row.owner);
             }
             _ => return,
