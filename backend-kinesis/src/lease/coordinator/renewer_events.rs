@@ -22,7 +22,7 @@ impl LeaseCoordinator {
     fn on_renewer_event(&mut self, event: RenewerEvent) {
         let now = Instant::now();
         match event {
-            RenewerEvent::Observed(row) => self.observe_row(row),
+            RenewerEvent::Observed(row) => self.observe_row(*row),
             RenewerEvent::RowDeleted(key) => self.view.forget(&key),
             RenewerEvent::Lost(reason) => {
                 self.schedule.decide_at(now);

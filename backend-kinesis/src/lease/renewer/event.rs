@@ -13,7 +13,7 @@ use crate::stream::Shard;
 #[derive(Debug)]
 pub(in crate::lease) enum RenewerEvent {
     /// A row as it is now, of a held lease or of one that was created.
-    Observed(Row),
+    Observed(Box<Row>),
     /// The row of a held lease is gone.
     RowDeleted(Arc<str>),
     /// A held lease belongs to another member, or may do so.

@@ -84,7 +84,7 @@ enum Completed {
         lease: LeaseKey,
         epoch: Epoch,
         write: Write,
-        outcome: Result<WriteOutcome, (Instant, Error)>,
+        outcome: Box<Result<WriteOutcome, (Instant, Error)>>,
     },
     Children {
         key: Arc<str>,
@@ -365,7 +365,7 @@ impl LeaseRenewer {
             let (lease, epoch) = (held.lease.clone(), held.epoch);
             let completed = async move {
                 Completed::Write {
-                    outcome: table.change(&key, &update).await,
+                    outcome: Box::new(table.change(&key, &update).await),
                     key,
                     lease,
                     epoch,
@@ -386,7 +386,7 @@ impl LeaseRenewer {
                 epoch,
                 write,
                 outcome,
-            } => self.on_written(&key, &lease, epoch, write, outcome),
+            } => self.on_written(&key, &lease, epoch, write, *outcome),
             Completed::Children {
                 key,
                 lease,
@@ -415,7 +415,7 @@ impl LeaseRenewer {
             // The lease was lost meanwhile, which an event has reported to the application.
             write.respond(Err(fenced("lease", lease)));
             if let Ok(WriteOutcome { row: Some(row), .. }) = outcome {
-                self.events.push(RenewerEvent::Observed(row));
+                self.events.push(RenewerEvent::Observed(Box::new(row)));
             }
             return;
         };
@@ -448,7 +448,7 @@ impl LeaseRenewer {
                     held.fail(outcome.before, now, longest_delay);
                 }
                 held.row.own.rescan = row.own.rescan;
-                self.events.push(RenewerEvent::Observed(row));
+                self.events.push(RenewerEvent::Observed(Box::new(row)));
                 self.finish_write(key, write, outcome.error);
                 self.consider_handoff(key, now);
             }
@@ -461,7 +461,7 @@ impl LeaseRenewer {
                     _ => false,
                 };
                 self.events.push(match row {
-                    Some(row) => RenewerEvent::Observed(row),
+                    Some(row) => RenewerEvent::Observed(Box::new(row)),
                     None => RenewerEvent::RowDeleted(key.clone()),
                 });
                 match is_released {
