@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Position};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::contention::Incident;
 use super::output::Done;
@@ -29,7 +29,13 @@ const LEAST: Duration = Duration::from_secs(1);
 /// The minimum time between two requests that confirm pushed records. What is pushed in between is held back.
 const BETWEEN: Duration = Duration::from_secs(1);
 
-/// A subscription that ends before this age ends early. Kinesis ends it after 5 minutes.
+/// The lifetime of a subscription, after which Kinesis ends it.
+const LIFETIME: Duration = Duration::from_secs(300);
+
+/// The minimum lifetime of a reader's first subscription.
+const MIN_FIRST: Duration = Duration::from_secs(60);
+
+/// A subscription that ends before this age ends early.
 const EARLY: Duration = Duration::from_secs(240);
 
 /// The next step after a subscription.
@@ -48,6 +54,14 @@ struct Feed {
     after: Option<Position>,
     /// Since when no record has arrived.
     idle: Instant,
+    /// The age at which the next one is replaced, if Kinesis does not end it before.
+    replaced_at_age: Option<Duration>,
+}
+
+/// Returns a lifetime for the first subscription of a reader. The readers of a member begin together. Without different
+/// lifetimes their subscriptions would end together, too, and their new connections would delay one another.
+fn first_lifetime() -> Duration {
+    LIFETIME - (LIFETIME - MIN_FIRST).mul_f64(fastrand::f64())
 }
 
 impl<T: Clone> ShardReader<T> {
@@ -56,6 +70,7 @@ impl<T: Clone> ShardReader<T> {
         let mut feed = Feed {
             after: None,
             idle: Instant::now(),
+            replaced_at_age: Some(first_lifetime()),
         };
         let mut until = Until::Quiet;
         while let Some(arn) = consumer.arn() {
@@ -112,9 +127,13 @@ impl<T: Clone> ShardReader<T> {
     ) -> Result<Next, Done> {
         let begun = Instant::now();
         let mut unconfirmed = Vec::new();
+        let replace_at = feed.replaced_at_age.take().map(|age| begun + age);
+        let is_due = || replace_at.is_some_and(|at| at <= Instant::now());
         loop {
             let asked = SystemTime::now();
-            let answer = match timeout(self.settings.silence, subscription.next()).await {
+            let silent_at = Instant::now() + self.settings.silence;
+            let until = replace_at.map_or(silent_at, |at| at.min(silent_at));
+            let answer = match timeout_at(until, subscription.next()).await {
                 Ok(Ok(Some(answer))) => answer,
                 Ok(Ok(None)) => {
                     if begun.elapsed() < EARLY {
@@ -129,6 +148,7 @@ impl<T: Clone> ShardReader<T> {
                     self.on_error(error).await?;
                     return Ok(Next::Another);
                 }
+                Err(_) if is_due() => return Ok(Next::Another),
                 Err(_) => {
                     // Nothing has failed: the next one need not wait.
                     _ = self.silent();
@@ -159,6 +179,9 @@ impl<T: Clone> ShardReader<T> {
             }
             if self.look_if_idle(feed, consumer).await? == Next::Polling {
                 return Ok(Next::Polling);
+            }
+            if is_due() {
+                return Ok(Next::Another);
             }
         }
     }
