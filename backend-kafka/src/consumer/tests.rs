@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_core::driver::{JoinOptions, Membership as _};
+use millstream_core::driver::{FilteredCounter, JoinOptions, Membership as _};
 use millstream_core::{ErrorKind, Start};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -36,6 +36,7 @@ fn join() -> JoinOptions {
         buffer_bytes: 16 << 20,
         drain: Duration::from_secs(1),
         required: Vec::new(),
+        filtered: FilteredCounter::default(),
     }
 }
 

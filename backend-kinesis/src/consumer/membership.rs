@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use millstream_core::driver::{
-    self, AssignedPartition, Assignments, CheckpointUpdate, Event, JoinOptions, PartitionEvent,
+    self, AssignedPartition, Assignments, CheckpointUpdate, Event, FilteredCounter, JoinOptions,
+    PartitionEvent,
 };
 use millstream_core::{Epoch, Error, ErrorKind, Guarantee, Lag, Partition, Record, Result};
 use tokio::select;
@@ -37,6 +38,7 @@ pub(super) struct Membership {
     budget: Budget,
     batch_records: usize,
     batch_bytes: usize,
+    filtered: FilteredCounter,
     required: Vec<Guarantee>,
     assignments: Assignments<AssignedShard>,
     event_sender: mpsc::Sender<TaggedReadEvent>,
@@ -94,6 +96,7 @@ impl From<Parts> for Membership {
             budget: Budget::new(parts.options.buffer_bytes),
             batch_records: parts.options.batch_records,
             batch_bytes: parts.options.batch_bytes,
+            filtered: parts.options.filtered.clone(),
             assignments: Assignments::new(&parts.options),
             required: parts.options.required,
             event_sender,
@@ -194,6 +197,7 @@ impl Membership {
             range,
             distribution: source
                 .map_or_else(Distribution::default, |source| source.distribution.clone()),
+            filtered: self.filtered.clone(),
             begin: from,
             caught_up: times.tip,
             resolved: times.resolved,

@@ -40,7 +40,7 @@ mod until;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream_core::driver::StoredRecord;
+use millstream_core::driver::{FilteredCounter, StoredRecord};
 use millstream_core::{Error, Partition, Position};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -78,6 +78,8 @@ pub(crate) struct ReaderOptions {
     pub(crate) range: Option<HashRange>,
     /// How the stream places records. Nothing is left out of one that distributes them itself.
     pub(crate) distribution: Distribution,
+    /// Counts the records that are left out.
+    pub(crate) filtered: FilteredCounter,
     /// Where to begin. A time may be in the future.
     pub(crate) begin: ResumePoint,
     /// When nothing was left to be read from the start position on, if that is known.
@@ -164,6 +166,7 @@ struct Settings {
     range: Option<HashRange>,
     distribution: Distribution,
     foreign: ForeignAggregates,
+    filtered: FilteredCounter,
     begin: ResumePoint,
     caught_up: Option<SystemTime>,
     resolved: Option<SystemTime>,
@@ -187,6 +190,7 @@ impl From<ReaderOptions> for Settings {
             range: options.range,
             distribution: options.distribution,
             foreign: consumer.foreign_aggregates,
+            filtered: options.filtered,
             begin: options.begin,
             caught_up: options.caught_up,
             resolved: options.resolved,

@@ -23,7 +23,7 @@
 
 use std::time::SystemTime;
 
-use millstream_core::driver::StoredRecord;
+use millstream_core::driver::{FilteredCounter, StoredRecord};
 use millstream_core::telemetry::event;
 use millstream_core::{Headers, Partition, Position};
 
@@ -40,6 +40,7 @@ pub(super) struct Unpacker {
     range: Option<HashRange>,
     distribution: Distribution,
     foreign: ForeignAggregates,
+    filtered: FilteredCounter,
     /// The number of aggregates that could not be parsed, and of records that belong to another partition.
     corrupt: u64,
     strayed: u64,
@@ -52,6 +53,7 @@ impl Unpacker {
             range: settings.range,
             distribution: settings.distribution.clone(),
             foreign: settings.foreign,
+            filtered: settings.filtered.clone(),
             corrupt: 0,
             strayed: 0,
         }
@@ -105,6 +107,7 @@ impl Unpacker {
             });
         }
         if strayed > 0 {
+            self.filtered.add(strayed);
             self.tell_strayed(aggregate, strayed);
         }
     }

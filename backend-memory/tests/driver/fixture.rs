@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_core::driver::{
-    Backend, CheckpointUpdate, Checkpoints, Event, JoinOptions, Membership, Producer, StoredRecord,
-    Streams,
+    Backend, CheckpointUpdate, Checkpoints, Event, FilteredCounter, JoinOptions, Membership,
+    Producer, StoredRecord, Streams,
 };
 use millstream_core::{
     Checkpoint, Epoch, ErrorKind, Lag, Partition, Position, Record, Result, Start, StreamSpec,
@@ -106,6 +106,7 @@ impl Fixture {
             buffer_bytes: 16 << 20,
             drain: DRAIN,
             required: Vec::new(),
+            filtered: FilteredCounter::default(),
         };
         set(&mut join);
         let membership = self.memory.consumer_group(group).join(join).await?;

@@ -125,6 +125,11 @@ pub struct ConsumerStats {
     /// Records that were handed to a handler and were not settled when their partition left this
     /// member. They are delivered again.
     pub abandoned: u64,
+    /// Records of the member's partitions that the backend has left out, and no handler gets. Always 0 on memory and
+    /// Kafka. Kinesis: records of aggregates whose hash keys belong to another shard. The KPL sends its own again to
+    /// that shard; those of other writers are left out only with `consumer.foreign_aggregates = "filter"`, and nobody
+    /// sends them again. A record that is read again is counted again.
+    pub filtered: u64,
     /// Gaps skipped by [`OnDataLoss::Skip`](crate::OnDataLoss::Skip).
     pub data_losses: u64,
     /// Deliveries or batches that are being handled now, including those that wait for a retry.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::Membership;
+use super::{FilteredCounter, Membership};
 use crate::{Guarantee, Result, Start};
 
 /// Options of a member that joins.
@@ -33,6 +33,8 @@ pub struct JoinOptions {
     pub drain: Duration,
     /// The guarantees that each of the streams must keep; see [the rules](super#what-programs-require).
     pub required: Vec<Guarantee>,
+    /// Counts the records that the driver leaves out, so that none is left out silently. Most drivers leave out none.
+    pub filtered: FilteredCounter,
 }
 
 /// A group by name.

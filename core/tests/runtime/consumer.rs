@@ -277,6 +277,18 @@ async fn a_gap_by_retention_stops_or_is_jumped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn records_that_the_driver_leaves_out_are_counted_without_an_event() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let (control, _) = desk.run(group(&script));
+    script.assign("0", 1);
+    script.records("0", 1, 7, "a");
+    desk.until_begun(&[7]).await;
+    assert_eq!(control.stats().filtered, 0);
+    script.joins()[0].filtered.add(3);
+    assert_eq!(control.stats().filtered, 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_that_fails_at_an_index_goes_on_from_there() {
     let script = Script::new();
     let batches = Arc::new(Mutex::new(Vec::new()));

@@ -6,7 +6,8 @@ use std::time::Duration;
 use aws_sdk_kinesis::primitives::Blob;
 use conformance::{Harness, eventually};
 use md5::{Digest, Md5};
-use millstream_core::Start;
+use millstream_core::{ConsumerStats, Start};
+use millstream_kinesis::{Config, ForeignAggregates};
 use tokio::time::timeout;
 
 use crate::fixture::{Fixture, KEYS};
@@ -31,8 +32,8 @@ fn aggregate() -> Vec<u8> {
     [&MAGIC[..], &message, &sum].concat()
 }
 
-/// One in each of two shards: all their records are handled, whatever their hash keys are.
-pub(crate) async fn aggregates_are_delivered_whole(fixture: Fixture) {
+/// Stores one in each of two shards.
+async fn store(fixture: &Fixture) {
     let fleet = &fixture.fleet;
     for hash_key in [0, u128::MAX] {
         let kinesis = fixture.harness.testbed().kinesis();
@@ -45,12 +46,24 @@ pub(crate) async fn aggregates_are_delivered_whole(fixture: Fixture) {
         })
         .await;
     }
-    let group = format!("{}-reads", fleet.group);
-    let group = fleet.client.group(group).stream(fleet.stream.as_str());
+}
+
+/// Reads them with a group of its own until this many records are handled. Returns how often each key was, by
+/// partition, and the counters.
+async fn read(
+    fixture: &Fixture,
+    foreign: ForeignAggregates,
+    records: usize,
+) -> (BTreeMap<String, usize>, ConsumerStats) {
+    let fleet = &fixture.fleet;
+    let set = |config: &mut Config| config.consumer.foreign_aggregates = foreign;
+    let client = fixture.harness.client_with("", set).await;
+    let group = client.group(format!("{}-reads", fleet.group));
+    let group = group.stream(fleet.stream.as_str());
     let mut consumer = group.start(Start::Earliest).join().await.expect("it joins");
     let patience = fixture.harness.timing().timeout;
     let mut handled = BTreeMap::<_, usize>::new();
-    while handled.values().sum::<usize>() < 2 * KEYS {
+    while handled.values().sum::<usize>() < records {
         let next = timeout(patience, consumer.next()).await;
         let next = next.unwrap_or_else(|_| panic!("only these come: {handled:?}"));
         let delivery = next.expect("it continues").expect("it has not ended");
@@ -60,6 +73,23 @@ pub(crate) async fn aggregates_are_delivered_whole(fixture: Fixture) {
         *handled.entry(place).or_default() += 1;
         delivery.ack();
     }
+    let handle = consumer.handle();
     consumer.close().await.expect("it closes");
+    (handled, handle.stats())
+}
+
+/// All their records are handled, whatever their hash keys are.
+pub(crate) async fn aggregates_are_delivered_whole(fixture: Fixture) {
+    store(&fixture).await;
+    let (handled, stats) = read(&fixture, ForeignAggregates::Deliver, 2 * KEYS).await;
     assert_eq!(handled.len(), 2 * KEYS, "each once in each: {handled:?}");
+    assert_eq!(stats.filtered, 0);
+}
+
+/// In its own shard, each key is handled once, and what is left out of the other is counted.
+pub(crate) async fn records_left_out_are_counted(fixture: Fixture) {
+    store(&fixture).await;
+    let (handled, stats) = read(&fixture, ForeignAggregates::Filter, KEYS).await;
+    assert_eq!(handled.len(), KEYS, "each once: {handled:?}");
+    assert_eq!(stats.filtered as usize, KEYS);
 }

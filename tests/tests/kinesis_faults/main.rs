@@ -89,6 +89,7 @@ const CASES: &[(&str, Variant, usize, Case)] = &[
     ("quiet_partition_is_no_gap_in_fan_out", FAN_OUT, 2, |g| Box::pin(quiet::is_no_gap(g))),
     ("answers_to_checkpoints_lost", RAW, 2, |g| Box::pin(lost_answers::to_checkpoints(g))),
     ("storm_of_members_and_reshards", RAW, 2, |g| Box::pin(storm::blows(g))),
+    ("records_left_out_of_foreign_aggregates", RAW, 2, |g| Box::pin(foreign::records_left_out_are_counted(g))),
     ("storm_of_members_and_reshards_aggregated", KPL, 2, |g| Box::pin(storm::blows(g))),
     ("connections_of_all_fail", RAW, 2, |g| Box::pin(connections::of_all(g))),
     ("connections_of_all_fail_aggregated", KPL, 2, |g| Box::pin(connections::of_all(g))),

@@ -34,6 +34,7 @@ async fn member(rig: &Rig, required: &[Guarantee]) -> Membership {
             buffer_bytes: 16 << 20,
             drain: Duration::from_secs(5),
             required: required.to_vec(),
+            filtered: FilteredCounter::default(),
         },
     })
 }

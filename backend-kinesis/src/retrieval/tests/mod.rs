@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream_core::driver::StoredRecord;
+use millstream_core::driver::{FilteredCounter, StoredRecord};
 use millstream_core::{Partition, Position};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -49,6 +49,7 @@ fn settings(begin: ResumePoint) -> Settings {
         }),
         distribution: Distribution::default(),
         foreign: ForeignAggregates::default(),
+        filtered: FilteredCounter::default(),
         begin,
         caught_up: None,
         resolved: None,

@@ -44,6 +44,22 @@ fn unpack_with(
     records
 }
 
+/// Returns how many records are counted as left out.
+fn filtered(
+    foreign: ForeignAggregates,
+    range: Option<HashRange>,
+    raw: Raw,
+    after: Option<Position>,
+) -> u64 {
+    let settings = Settings {
+        range,
+        foreign,
+        ..settings(ResumePoint::Earliest)
+    };
+    Unpacker::new(&settings).unpack(raw, after, &mut Vec::new());
+    settings.filtered.get()
+}
+
 fn unpacker(
     foreign: ForeignAggregates,
     range: Option<HashRange>,
@@ -187,6 +203,21 @@ fn aggregates_of_other_writers_are_filtered_in_their_own_shard_if_that_is_set() 
     let filtered = unpack_with(ForeignAggregates::Filter, only("b"), own(), None);
     assert_eq!(positions(&filtered), ["7.1", "7.3"]);
     assert_eq!(unpack(only("b"), own(), None).len(), 4);
+}
+
+#[test]
+fn records_left_out_are_counted_and_no_others() {
+    use ForeignAggregates::{Deliver, Filter};
+    let foreign = || Raw {
+        key: "b".into(),
+        ..aggregate(7, &["a", "b", "c", "b"])
+    };
+    assert_eq!(filtered(Filter, only("b"), foreign(), None), 2);
+    assert_eq!(filtered(Deliver, only("b"), foreign(), None), 0);
+    // Those up to the checkpoint were counted before it.
+    let after = Some(position("7.1"));
+    assert_eq!(filtered(Filter, only("b"), foreign(), after), 1);
+    assert_eq!(filtered(Filter, only("b"), raw(8), None), 0);
 }
 
 #[test]

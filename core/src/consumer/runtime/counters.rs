@@ -1,8 +1,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::ConsumerStats;
+use crate::driver::FilteredCounter;
 
-/// The counters of a member. Written only by its own task, read by any thread.
+/// The counters of a member. Written only by its own task, except for `filtered`, and read by any thread.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) received: Counter,
@@ -19,6 +20,8 @@ pub(crate) struct Counters {
     pub(crate) released: Counter,
     pub(crate) lost: Counter,
     pub(crate) abandoned: Counter,
+    /// Written by the driver.
+    pub(crate) filtered: FilteredCounter,
     pub(crate) data_losses: Counter,
     pub(crate) in_flight: Counter,
     pub(crate) buffered_bytes: Counter,
@@ -41,6 +44,7 @@ impl Counters {
             released: self.released.get(),
             lost: self.lost.get(),
             abandoned: self.abandoned.get(),
+            filtered: self.filtered.get(),
             data_losses: self.data_losses.get(),
             in_flight: self.in_flight.get(),
             buffered_bytes: self.buffered_bytes.get(),

@@ -152,6 +152,7 @@ impl<W: Handler> Member<W> {
             buffer_bytes: options.buffer_bytes,
             drain: options.drain_timeout,
             required: options.required.clone(),
+            filtered: control.counters.filtered.clone(),
         };
         let membership = backend.consumer_group(&group).join(join).await?;
         let membership: Arc<dyn Membership> = Arc::new(Guarded::new(membership));

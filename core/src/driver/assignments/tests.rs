@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use super::*;
+use crate::driver::FilteredCounter;
 use crate::{ErrorKind, Headers, Start};
 
 const BATCH: usize = 5;
@@ -33,6 +34,7 @@ fn options(batch_records: usize, batch_bytes: usize) -> JoinOptions {
         buffer_bytes: 16 << 20,
         drain: Duration::ZERO,
         required: Vec::new(),
+        filtered: FilteredCounter::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_core::driver::{self, JoinOptions};
+use millstream_core::driver::{self, FilteredCounter, JoinOptions};
 use millstream_core::{Checkpoint, Client, Partition, Position, Record, Start};
 
 use super::driver_member::DriverMember;
@@ -68,6 +68,7 @@ impl DriverFleet {
             buffer_bytes: 16 << 20,
             drain: self.timing.timeout / 2,
             required: Vec::new(),
+            filtered: FilteredCounter::default(),
         }
     }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
-use millstream_core::driver::{CheckpointUpdate, Event, JoinOptions, StoredRecord};
+use millstream_core::driver::{
+    CheckpointUpdate, Event, FilteredCounter, JoinOptions, StoredRecord,
+};
 use millstream_core::{Epoch, Headers, Partition, Position, Result, Start};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -161,6 +163,7 @@ impl World {
                 buffer_bytes: 16 << 20,
                 drain: DRAIN,
                 required: Vec::new(),
+                filtered: FilteredCounter::default(),
             },
             protocol: Protocol::Cooperative,
             heartbeat_interval: Duration::from_secs(1),
