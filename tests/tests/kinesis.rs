@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 
-use conformance::kinesis::{Emulator, Endpoint, KinesisHarness, Testbed, Variant};
+use conformance::kinesis::{Emulator, Endpoint, KinesisHarness, Streams, Testbed, Variant};
 use conformance::{BrokerScope, LazyBroker, Setup, Suite};
 use millstream_kinesis::{Aggregation, Retrieval};
 
@@ -28,7 +28,9 @@ const FAN_OUT: Variant = Variant {
 
 /// Fan-out and unary requests have connections of different kinds, and both are in use.
 const AWS_LIKE: Variant = Variant {
-    endpoint: Endpoint::AwsLike,
+    endpoint: Endpoint::AwsLike {
+        streams: Streams::Few,
+    },
     ..FAN_OUT
 };
 

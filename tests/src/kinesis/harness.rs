@@ -162,7 +162,7 @@ fn config(testbed: &Testbed, services: SocketAddr, names: &Names, variant: Varia
     });
     config.endpoint = Some(match variant.endpoint {
         Endpoint::Plain => format!("http://{services}"),
-        Endpoint::AwsLike => format!("https://{services}"),
+        Endpoint::AwsLike { .. } => format!("https://{services}"),
     });
     config.ca_file = Some(testbed.certificate().to_owned());
     config.dynamodb_endpoint = config.endpoint.clone();

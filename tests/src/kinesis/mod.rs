@@ -19,7 +19,7 @@ mod testbed;
 mod tls;
 
 pub use harness::{KinesisHarness, Variant};
-pub use proxy::{Endpoint, Faults, Polls, Proxy, Read, RequestStats, Sent, Service};
+pub use proxy::{Endpoint, Faults, Polls, Proxy, Read, RequestStats, Sent, Service, Streams};
 pub use server::{Emulator, Server};
 pub use testbed::Testbed;
 pub use tls::Tls;

@@ -1,4 +1,4 @@
-//! Connections as AWS serves them: with TLS, and HTTP/2 with 5 streams each.
+//! Connections as AWS serves them: with TLS, and HTTP/2 with few streams each, or with many.
 
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ const MANY_KEYS: usize = 48;
 
 /// Longer than a subscription may be silent or without a record.
 const QUIET: Duration = Duration::from_secs(40);
+
+/// Long enough for records that share a connection with paused ones to be held up.
+const SHORT: Duration = Duration::from_secs(5);
 
 /// How long a record takes from its receipt to its handler, at most.
 const SOON: Duration = Duration::from_secs(3);
@@ -38,21 +41,34 @@ async fn handled_soon(fixture: &Fixture, what: &str) {
 
 /// Eight subscriptions, on a service that allows five streams on a connection.
 pub(crate) async fn reads_more_shards_than_streams(fixture: Fixture) {
-    let a = member_of_all(&fixture, 8).await;
-    let mut producer = fixture.fleet.test_producer().await;
-    producer.send(MANY_KEYS, 1).await;
-    fixture.fleet.settled().await;
-    for _ in 0..10 {
-        producer.send(MANY_KEYS, 1).await;
-        handled_soon(&fixture, "under load").await;
-        sleep(Duration::from_millis(500)).await;
-    }
+    let (a, mut producer) = reads_eight_shards(&fixture).await;
     sleep(QUIET).await;
     producer.send(MANY_KEYS, 1).await;
     handled_soon(&fixture, "after a quiet time").await;
     producer.close().await;
     fixture.fleet.check().await;
     a.close().await;
+}
+
+/// Eight subscriptions, all of which would fit on one connection.
+pub(crate) async fn reads_fewer_shards_than_streams(fixture: Fixture) {
+    let (a, producer) = reads_eight_shards(&fixture).await;
+    producer.close().await;
+    fixture.fleet.check().await;
+    a.close().await;
+}
+
+async fn reads_eight_shards(fixture: &Fixture) -> (Member, TestProducer) {
+    let a = member_of_all(fixture, 8).await;
+    let mut producer = fixture.fleet.test_producer().await;
+    producer.send(MANY_KEYS, 1).await;
+    fixture.fleet.settled().await;
+    for _ in 0..10 {
+        producer.send(MANY_KEYS, 1).await;
+        handled_soon(fixture, "under load").await;
+        sleep(Duration::from_millis(500)).await;
+    }
+    (a, producer)
 }
 
 /// Five minutes are a subscription's life, so each is renewed.
@@ -75,8 +91,17 @@ pub(crate) async fn reads_many_shards_for_long(fixture: Fixture) {
     a.close().await;
 }
 
-/// Three partitions are paused with a backlog, which fills their windows, and resumed.
 pub(crate) async fn paused_partitions_stop_no_other(fixture: Fixture) {
+    paused_for(fixture, QUIET).await;
+}
+
+/// On one connection, the paused partitions would use up the window of the other one.
+pub(crate) async fn paused_partitions_stop_no_other_over_many_streams(fixture: Fixture) {
+    paused_for(fixture, SHORT).await;
+}
+
+/// Three partitions are paused with a backlog, which fills their windows, and resumed.
+async fn paused_for(fixture: Fixture, pause: Duration) {
     let a = member_of_all(&fixture, 4).await;
     let mut producer = fixture.fleet.test_producer().await;
     producer.send(MANY_KEYS, 1).await;
@@ -102,7 +127,7 @@ pub(crate) async fn paused_partitions_stop_no_other(fixture: Fixture) {
         }
         count(&mut producer).await;
     }
-    while paused_at.elapsed() < QUIET {
+    while paused_at.elapsed() < pause {
         for key in 0..MANY_KEYS {
             producer.send_one(Some(&format!("key-{key}"))).await;
         }

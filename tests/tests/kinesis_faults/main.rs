@@ -27,7 +27,7 @@ mod throttled;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use conformance::kinesis::{Emulator, Endpoint, KinesisHarness, Testbed, Variant};
+use conformance::kinesis::{Emulator, Endpoint, KinesisHarness, Streams, Testbed, Variant};
 use fixture::Fixture;
 use futures_util::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Trial};
@@ -56,12 +56,21 @@ const FAN_OUT: Variant = Variant {
 
 /// As AWS serves it.
 const HTTPS: Variant = Variant {
-    endpoint: Endpoint::AwsLike,
+    endpoint: Endpoint::AwsLike {
+        streams: Streams::Few,
+    },
     ..RAW
 };
 
 const HTTPS_FAN_OUT: Variant = Variant {
-    endpoint: Endpoint::AwsLike,
+    endpoint: HTTPS.endpoint,
+    ..FAN_OUT
+};
+
+const MANY_STREAMS: Variant = Variant {
+    endpoint: Endpoint::AwsLike {
+        streams: Streams::Many,
+    },
     ..FAN_OUT
 };
 
@@ -80,6 +89,7 @@ const CASES: &[(&str, Variant, usize, Case)] = &[
     ("poisonous_aggregates_stop_nobody", RAW, 2, |g| Box::pin(poison::stops_nobody(g))),
     ("poisonous_aggregates_stop_nobody_in_fan_out", FAN_OUT, 2, |g| Box::pin(poison::stops_nobody(g))),
     ("foreign_aggregates", RAW, 2, |g| Box::pin(foreign::aggregates_are_delivered_whole(g))),
+    ("records_left_out_of_foreign_aggregates", RAW, 2, |g| Box::pin(foreign::records_left_out_are_counted(g))),
     ("stream_that_distributes_records_loses_nothing", RAW, 2, |g| Box::pin(distribution::loses_nothing(g))),
     ("stream_that_distributes_records_loses_nothing_in_fan_out", FAN_OUT, 2, |g| Box::pin(distribution::loses_nothing(g))),
     ("stream_that_distributes_records_keeps_no_key_order", RAW, 2, |g| Box::pin(distribution::keeps_no_key_order(g))),
@@ -89,14 +99,15 @@ const CASES: &[(&str, Variant, usize, Case)] = &[
     ("quiet_partition_is_no_gap_in_fan_out", FAN_OUT, 2, |g| Box::pin(quiet::is_no_gap(g))),
     ("answers_to_checkpoints_lost", RAW, 2, |g| Box::pin(lost_answers::to_checkpoints(g))),
     ("storm_of_members_and_reshards", RAW, 2, |g| Box::pin(storm::blows(g))),
-    ("records_left_out_of_foreign_aggregates", RAW, 2, |g| Box::pin(foreign::records_left_out_are_counted(g))),
     ("storm_of_members_and_reshards_aggregated", KPL, 2, |g| Box::pin(storm::blows(g))),
     ("connections_of_all_fail", RAW, 2, |g| Box::pin(connections::of_all(g))),
     ("connections_of_all_fail_aggregated", KPL, 2, |g| Box::pin(connections::of_all(g))),
     ("connections_of_all_fail_in_fan_out", FAN_OUT, 2, |g| Box::pin(connections::of_all(g))),
     ("fan_out_reads_more_shards_than_streams", HTTPS_FAN_OUT, 8, |g| Box::pin(https::reads_more_shards_than_streams(g))),
+    ("fan_out_reads_fewer_shards_than_streams", MANY_STREAMS, 8, |g| Box::pin(https::reads_fewer_shards_than_streams(g))),
     ("fan_out_reads_many_shards_for_long", HTTPS_FAN_OUT, 64, |g| Box::pin(https::reads_many_shards_for_long(g))),
     ("paused_partitions_stop_no_other", HTTPS_FAN_OUT, 4, |g| Box::pin(https::paused_partitions_stop_no_other(g))),
+    ("paused_partitions_stop_no_other_over_many_streams", MANY_STREAMS, 4, |g| Box::pin(https::paused_partitions_stop_no_other_over_many_streams(g))),
     ("dead_connections_are_left", HTTPS, 2, |g| Box::pin(https::dead_connections_are_left(g))),
     ("dead_connections_are_left_in_fan_out", HTTPS_FAN_OUT, 2, |g| Box::pin(https::dead_connections_are_left(g))),
     ("mute_subscriptions_are_made_again", HTTPS_FAN_OUT, 2, |g| Box::pin(https::mute_subscriptions_are_made_again(g))),

@@ -14,22 +14,24 @@ use super::http1;
 use crate::ProxyTarget;
 use crate::kinesis::certificate::Certificate;
 
-/// The concurrent streams of one connection, as [seen on Kinesis][streams]. AWS does not document it.
-///
-/// [streams]: https://github.com/apache/pekko-connectors/issues/830
-const STREAMS: u32 = 5;
-
 /// A port with TLS and, for clients that offer it, HTTP/2.
 pub(super) struct Https {
     exchange: Exchange,
     acceptor: TlsAcceptor,
+    /// The maximum number of concurrent streams of a connection.
+    streams: u32,
 }
 
 impl Https {
-    pub(super) fn new(exchange: Exchange, certificate: &Certificate) -> io::Result<Self> {
+    pub(super) fn new(
+        exchange: Exchange,
+        certificate: &Certificate,
+        streams: u32,
+    ) -> io::Result<Self> {
         Ok(Self {
             exchange,
             acceptor: certificate.acceptor(&[b"h2", b"http/1.1"])?,
+            streams,
         })
     }
 }
@@ -52,7 +54,7 @@ impl ProxyTarget for Https {
         }
         let service = self.exchange.clone().service();
         let mut http = http2::Builder::new(TokioExecutor::new());
-        let http = http.max_concurrent_streams(STREAMS);
+        let http = http.max_concurrent_streams(self.streams);
         drop(http.serve_connection(TokioIo::new(client), service).await);
     }
 }

@@ -42,16 +42,37 @@ pub enum Endpoint {
     /// Without TLS, by HTTP/1.1.
     #[default]
     Plain,
-    /// As AWS serves them: with TLS, by HTTP/2 for clients that offer it with 5 streams per connection, with latency, and
-    /// with the quotas of an account.
-    AwsLike,
+    /// As AWS serves them: with TLS, by HTTP/2 for clients that offer it, with latency, and with the quotas of an account.
+    AwsLike {
+        /// How many streams of HTTP/2 a connection has.
+        streams: Streams,
+    },
+}
+
+/// How many concurrent streams of HTTP/2 the service allows on a connection. AWS documents no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// 5, as [seen on Kinesis](https://github.com/apache/pekko-connectors/issues/830).
+    Few,
+    /// 128, as many servers allow: a client that shares connections has all its subscriptions on one.
+    Many,
+}
+
+impl Streams {
+    fn of_a_connection(self) -> u32 {
+        match self {
+            Self::Few => 5,
+            Self::Many => 128,
+        }
+    }
 }
 
 /// Ports that forward to both services. Dropping it closes all their connections.
 #[derive(Debug)]
 pub struct Proxy {
     network: TcpProxy,
-    aws_like: TcpProxy,
+    few_streams: TcpProxy,
+    many_streams: TcpProxy,
     certificate: Certificate,
     exchange: Exchange,
 }
@@ -64,10 +85,15 @@ impl Proxy {
     pub fn open(kinesis: u16, dynamodb: u16) -> Self {
         let exchange = Exchange::new(Faults::default(), kinesis, dynamodb);
         let certificate = Certificate::new().expect("a certificate can be stored");
-        let https = Https::new(exchange.clone().like_aws(), &certificate);
+        let like_aws = exchange.clone().like_aws();
+        let https = |streams: Streams| {
+            let https = Https::new(like_aws.clone(), &certificate, streams.of_a_connection());
+            TcpProxy::new(https.expect("the certificate is valid"))
+        };
         Self {
             network: TcpProxy::new(exchange.clone()),
-            aws_like: TcpProxy::new(https.expect("the certificate is valid")),
+            few_streams: https(Streams::Few),
+            many_streams: https(Streams::Many),
             certificate,
             exchange,
         }
@@ -87,7 +113,10 @@ impl Proxy {
     pub fn network(&self, endpoint: Endpoint) -> &TcpProxy {
         match endpoint {
             Endpoint::Plain => &self.network,
-            Endpoint::AwsLike => &self.aws_like,
+            Endpoint::AwsLike { streams } => match streams {
+                Streams::Few => &self.few_streams,
+                Streams::Many => &self.many_streams,
+            },
         }
     }
 
