@@ -2,12 +2,14 @@
 //! of another account, and one lease.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Config, Credentials};
 
@@ -26,22 +28,49 @@ pub(crate) struct Noted {
 /// Ends with the runtime of the test.
 #[derive(Debug)]
 pub(crate) struct FakeService {
-    url: String,
+    address: SocketAddr,
     noted: Arc<Mutex<Vec<Noted>>>,
 }
 
 impl FakeService {
     pub(crate) async fn start() -> Self {
+        Self::listen(None).await
+    }
+
+    /// Starts one that is reached with TLS alone.
+    pub(crate) async fn start_with_tls(acceptor: TlsAcceptor) -> Self {
+        Self::listen(Some(acceptor)).await
+    }
+
+    async fn listen(acceptor: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
         let noted: Arc<Mutex<Vec<Noted>>> = Arc::default();
         let notes = noted.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, notes.clone()));
+                let (acceptor, notes) = (acceptor.clone(), notes.clone());
+                tokio::spawn(async move {
+                    let Some(acceptor) = acceptor else {
+                        return serve(stream, notes).await;
+                    };
+                    // A client that does not trust the certificate closes the connection.
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        serve(stream, notes).await;
+                    }
+                });
             }
         });
-        Self { url, noted }
+        Self { address, noted }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Returns its address, without TLS.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// Returns settings of a connection to it.
@@ -53,8 +82,8 @@ impl FakeService {
                 secret_access_key: "hush".into(),
                 session_token: None,
             }),
-            endpoint: Some(self.url.clone()),
-            dynamodb_endpoint: Some(self.url.clone()),
+            endpoint: Some(self.url()),
+            dynamodb_endpoint: Some(self.url()),
             request_timeout: Duration::from_secs(1),
             ..Config::default()
         }
@@ -77,7 +106,7 @@ impl FakeService {
 }
 
 /// Serves one connection.
-async fn serve(stream: TcpStream, noted: Arc<Mutex<Vec<Noted>>>) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, noted: Arc<Mutex<Vec<Noted>>>) {
     let mut stream = BufReader::new(stream);
     while let Some(request) = read(&mut stream).await {
         let (status, body) = match request.body.get("StreamName") {
@@ -101,7 +130,7 @@ async fn serve(stream: TcpStream, noted: Arc<Mutex<Vec<Noted>>>) {
 }
 
 /// Returns the next request. `None` when the connection is closed.
-async fn read(stream: &mut BufReader<TcpStream>) -> Option<Noted> {
+async fn read(stream: &mut BufReader<impl AsyncRead + Unpin>) -> Option<Noted> {
     let (mut operation, mut authorization, mut length) = (String::new(), String::new(), 0);
     loop {
         let mut line = String::new();

@@ -3,6 +3,8 @@
 mod aggregate;
 mod backend;
 mod causes;
+#[cfg(test)]
+mod child_process;
 mod config;
 mod connection;
 mod consumer;
@@ -20,6 +22,8 @@ mod retrieval;
 mod sdk_config;
 mod stream;
 mod streams;
+#[cfg(test)]
+mod test_certificate;
 
 pub use backend::Kinesis;
 pub use config::{

@@ -43,8 +43,9 @@ pub(super) struct Connectors {
 }
 
 impl Connectors {
-    /// Loads the root certificates of the system and those of a file.
-    pub(super) fn load(ca_file: Option<&Path>) -> io::Result<Self> {
+    /// Loads the root certificates of the system and those of a file. Returns how many of the file cannot be used, too.
+    pub(super) fn load(ca_file: Option<&Path>) -> io::Result<(Self, usize)> {
+        let mut unusable = 0;
         let mut roots = RootCertStore::empty();
         // Without any, connections with TLS fail, and those without it, to an emulator, do not.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -53,7 +54,8 @@ impl Connectors {
             let certificates: Result<Vec<_>, _> = certificates.collect();
             let certificates = certificates.map_err(io::Error::other)?;
             // One that cannot be used does not make the others useless, as with those of the system.
-            let (added, _) = roots.add_parsable_certificates(certificates);
+            let (added, ignored) = roots.add_parsable_certificates(certificates);
+            unusable = ignored;
             if added == 0 {
                 return Err(io::Error::other("it has no certificate"));
             }
@@ -78,10 +80,11 @@ impl Connectors {
             config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
             Connector(HttpsConnector::from((route.clone(), config)))
         };
-        Ok(Self {
+        let connectors = Self {
             http1: connector(&[b"http/1.1"]),
             http2: connector(&[b"h2", b"http/1.1"]),
-        })
+        };
+        Ok((connectors, unusable))
     }
 }
 

@@ -17,6 +17,8 @@
 mod connect;
 mod pool;
 mod progress;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::io;
@@ -32,6 +34,7 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Result};
 
 use crate::credit::Credit;
@@ -49,13 +52,13 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Loads the root certificates of the system and those in `ca_file`.
+    /// Loads the root certificates of the system and those in `ca_file`. Warns of those in the file that cannot be used.
     pub(crate) async fn load(ca_file: Option<&Path>) -> Result<Self> {
         let path = ca_file.map(Path::to_owned);
         // It reads files.
         let loaded = tokio::task::spawn_blocking(move || Connectors::load(path.as_deref())).await;
         let loaded = loaded.map_err(io::Error::other).and_then(|loaded| loaded);
-        let connectors = loaded.map_err(|error| {
+        let (connectors, ignored) = loaded.map_err(|error| {
             let message = match ca_file {
                 Some(path) => format!(
                     "{}, of `ca_file` or AWS_CA_BUNDLE, is no file of PEM certificates",
@@ -65,6 +68,13 @@ impl Transport {
             };
             Error::new(ErrorKind::Invalid, "connect", message).with_source(error)
         })?;
+        if let Some(path) = ca_file.filter(|_| ignored > 0) {
+            event!(
+                warn, "millstream.kinesis.ca_file.ignored",
+                file = %path.display(), ignored,
+                "certificates of `ca_file` or AWS_CA_BUNDLE cannot be parsed and are not trusted"
+            );
+        }
         Ok(Self { connectors })
     }
 

@@ -1,0 +1,4 @@
+//! The transport against servers that the tests write.
+
+mod certificates;
+mod proxies;
