@@ -145,3 +145,37 @@ impl driver::ConsumerGroup for Group {
         Ok(Arc::new(Membership::from(parts)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use millstream_core::{Client, ErrorKind, Start};
+
+    use super::*;
+    use crate::Kinesis;
+    use crate::fake_service::FakeService;
+    use crate::log_lines::LogLines;
+
+    /// Returns the warnings of a member that tries to join with this session timeout.
+    async fn warnings(session: Duration) -> Vec<String> {
+        let lines = LogLines::record();
+        let mut config = FakeService::start().await.config();
+        config.consumer.session_timeout = session;
+        let client = Client::new(Kinesis::connect(config).await.unwrap());
+        // There is no stream of this name.
+        let group = client.group("readers").stream("other");
+        let joined = group.start(Start::Earliest).join().await;
+        assert_eq!(joined.unwrap_err().kind(), ErrorKind::NotFound);
+        lines.of("millstream.kinesis.session.short")
+    }
+
+    #[tokio::test]
+    async fn a_short_session_gets_a_warning_at_the_join() {
+        let told = warnings(SHORT_SESSION - Duration::from_millis(1)).await;
+        assert_eq!(told.len(), 1, "{told:?}");
+        for part in ["WARN", "group=readers", "session_timeout_ms=4999"] {
+            assert!(told[0].contains(part), "{part}: {told:?}");
+        }
+        let told = warnings(SHORT_SESSION).await;
+        assert!(told.is_empty(), "{told:?}");
+    }
+}
