@@ -78,6 +78,9 @@ impl Pool {
             .timer(TokioTimer::new())
             .http2_keep_alive_interval(PING)
             .http2_keep_alive_timeout(PONG)
+            // This client is dropped with the request. hyper takes a connection without a client for idle, although its
+            // subscription goes on, and would not ping it.
+            .http2_keep_alive_while_idle(true)
             .http2_initial_stream_window_size(WINDOW)
             .http2_initial_connection_window_size(WINDOW)
             .pool_max_idle_per_host(0)

@@ -1,4 +1,5 @@
 //! The transport against servers that the tests write.
 
 mod certificates;
+mod pings;
 mod proxies;
