@@ -104,6 +104,7 @@ fn with_credentials(sdk: SdkConfig, provider: impl ProvideCredentials + 'static)
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     use aws_smithy_runtime_api::client::http::{
@@ -112,9 +113,13 @@ mod tests {
     use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
     use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
     use aws_smithy_types::body::SdkBody;
+    use tempfile::NamedTempFile;
 
     use super::*;
-    use crate::fake_service::FakeService;
+    use crate::child_process;
+    use crate::connection::Connection;
+    use crate::fake_service::{ARN, FakeService};
+    use crate::stream;
 
     /// A token service that lends the credentials `THEIRS` to everyone, and notes the requests.
     #[derive(Debug, Clone, Default)]
@@ -177,6 +182,47 @@ mod tests {
         let form = tokens.0.lock().unwrap().concat();
         for part in ["Credential=OURS", "/eu-west-1/sts/", "role%2Fleases"] {
             assert!(form.contains(part), "{part}: {form}");
+        }
+    }
+
+    /// Writes a file of the shared configuration with a profile for the streams, and one for the lease table.
+    fn two_profiles() -> NamedTempFile {
+        let mut file = NamedTempFile::new().unwrap();
+        for (profile, key) in [("streams", "OURS"), ("leases", "THEIRS")] {
+            let keys = format!("aws_access_key_id = {key}\naws_secret_access_key = hush");
+            writeln!(file, "[profile {profile}]\n{keys}").unwrap();
+        }
+        file
+    }
+
+    #[tokio::test]
+    async fn requests_to_the_lease_table_have_the_credentials_of_its_profile() {
+        if !child_process::is_child() {
+            let file = two_profiles();
+            let test = "sdk_config::tests::requests_to_the_lease_table_have_the_credentials_of_its_profile";
+            let file = file.path().to_str().unwrap();
+            return child_process::run(test, &[("AWS_CONFIG_FILE", file)]).await;
+        }
+        let service = FakeService::start().await;
+        let mut config = service.config();
+        config.credentials = None;
+        config.profile = Some("streams".into());
+        config.leases.profile = Some("leases".into());
+        let connection = Connection::open(config).await.unwrap();
+        // Those of a member load their own.
+        for connection in [connection.independent("m").await, connection] {
+            stream::shards(&connection, "test", ARN).await.unwrap();
+            let scan = connection.dynamodb.scan().table_name("group");
+            scan.send().await.unwrap();
+        }
+        let noted = service.noted();
+        assert_eq!(noted.len(), 4, "{noted:?}");
+        for request in noted {
+            let key = match &*request.operation {
+                "Scan" => "Credential=THEIRS/",
+                _ => "Credential=OURS/",
+            };
+            assert!(request.authorization.contains(key), "{request:?}");
         }
     }
 
