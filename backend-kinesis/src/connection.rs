@@ -63,6 +63,7 @@ impl Connection {
             let message = "no region: set `region`, AWS_REGION, or one in the profile";
             return Err(Error::new(ErrorKind::Invalid, "connect", message));
         }
+        sdk.check_endpoints(&config)?;
         let lease_credit = config.leases.has_credentials().then(Credit::default);
         let origin = Origin {
             config: Arc::new(config),

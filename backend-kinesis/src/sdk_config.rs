@@ -10,6 +10,8 @@ use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_dynamodb::config::Credentials;
+use aws_types::service_config::ServiceConfigKey;
+use millstream_core::{Error, ErrorKind, Result};
 
 use crate::config::{Config, Leases};
 
@@ -27,6 +29,48 @@ impl SdkConfigs {
         let dynamodb = of_dynamodb(config, &kinesis).await;
         Self { kinesis, dynamodb }
     }
+
+    /// Refuses the address of an emulator for one service alone: the other one would be that of AWS. [`Config::validate`]
+    /// checks the settings, and this the addresses of the environment and the profile, which the settings override.
+    pub(crate) fn check_endpoints(&self, config: &Config) -> Result<()> {
+        let kinesis = endpoint(config.endpoint.as_deref(), &self.kinesis, "Kinesis");
+        let dynamodb = config.dynamodb_endpoint.as_deref();
+        let dynamodb = endpoint(dynamodb, &self.dynamodb, "DynamoDB");
+        let is_plain = |url: &Option<String>| {
+            let url = url.as_deref();
+            url.is_some_and(|url| url.starts_with("http://"))
+        };
+        let (set, unset) = match (&kinesis, &dynamodb) {
+            (kinesis, None) if is_plain(kinesis) => (OF_KINESIS, OF_DYNAMODB),
+            (None, dynamodb) if is_plain(dynamodb) => (OF_DYNAMODB, OF_KINESIS),
+            _ => return Ok(()),
+        };
+        let message = format!(
+            "{set} is that of an emulator, and {unset} is not set, so it is that of AWS: set both, or AWS_ENDPOINT_URL"
+        );
+        Err(Error::new(ErrorKind::Invalid, "connect", message))
+    }
+}
+
+/// The settings of the address of a service.
+const OF_KINESIS: &str = "the address of Kinesis (`endpoint`, AWS_ENDPOINT_URL_KINESIS)";
+const OF_DYNAMODB: &str =
+    "the address of DynamoDB (`dynamodb_endpoint`, AWS_ENDPOINT_URL_DYNAMODB)";
+
+/// Returns the address of a service, if it is not the region's own. The clients of the AWS SDK choose it in the same
+/// order, and do not show it.
+fn endpoint(set: Option<&str>, sdk: &SdkConfig, service_id: &str) -> Option<String> {
+    let of_service = || {
+        let key = ServiceConfigKey::builder()
+            .service_id(service_id)
+            .env("AWS_ENDPOINT_URL")
+            .profile("endpoint_url")
+            .build();
+        sdk.service_config()?.load_config(key.ok()?)
+    };
+    set.map(str::to_owned)
+        .or_else(of_service)
+        .or_else(|| sdk.endpoint_url().map(str::to_owned))
 }
 
 async fn of_kinesis(config: &Config, region: Option<Region>) -> SdkConfig {
@@ -224,6 +268,46 @@ mod tests {
             };
             assert!(request.authorization.contains(key), "{request:?}");
         }
+    }
+
+    /// Opens a connection whose addresses are those of the environment, and returns the reason if it is refused.
+    async fn refusal_of_the_environment() -> Option<String> {
+        let mut config = FakeService::start().await.config();
+        (config.endpoint, config.dynamodb_endpoint) = (None, None);
+        let refused = Connection::open(config).await.err()?;
+        assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+        Some(refused.message().to_owned())
+    }
+
+    #[tokio::test]
+    async fn an_emulator_of_one_service_alone_in_the_environment_is_refused() {
+        const TEST: &str =
+            "sdk_config::tests::an_emulator_of_one_service_alone_in_the_environment_is_refused";
+        const ALLOWED: &str = "MILLSTREAM_TEST_ALLOWED";
+        const URL: &str = "http://127.0.0.1:4566";
+        const ANY: &str = "AWS_ENDPOINT_URL";
+        const KINESIS: &str = "AWS_ENDPOINT_URL_KINESIS";
+        const DYNAMODB: &str = "AWS_ENDPOINT_URL_DYNAMODB";
+        if child_process::is_child() {
+            let refusal = refusal_of_the_environment().await;
+            if std::env::var_os(ALLOWED).is_some() {
+                assert_eq!(refusal, None);
+                return;
+            }
+            let refusal = refusal.unwrap();
+            for part in [KINESIS, DYNAMODB, "emulator"] {
+                assert!(refusal.contains(part), "{part}: {refusal}");
+            }
+            return;
+        }
+        for refused in [KINESIS, DYNAMODB] {
+            child_process::run(TEST, &[(refused, URL)]).await;
+        }
+        let yes = (ALLOWED, "1");
+        child_process::run(TEST, &[(KINESIS, URL), (DYNAMODB, URL), yes]).await;
+        child_process::run(TEST, &[(ANY, URL), yes]).await;
+        // A private network may have an address for one of the services.
+        child_process::run(TEST, &[(KINESIS, "https://kinesis.invalid"), yes]).await;
     }
 
     #[tokio::test]
