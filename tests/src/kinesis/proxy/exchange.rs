@@ -88,7 +88,7 @@ impl Exchange {
         request: hyper::Request<Incoming>,
     ) -> io::Result<ProxyResponse> {
         let request = Request::read(request).await?;
-        self.stats.request_times(&request);
+        self.stats.add_request(&request);
         self.reached(&request)?;
         if let Some(quotas) = &self.quotas {
             sleep(LATENCY).await;

@@ -10,7 +10,7 @@ use hyper::http::request::Parts;
 use serde_json::Value;
 
 /// A service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
     /// Kinesis.
     Kinesis,

@@ -18,7 +18,7 @@ pub struct RequestStats {
 
 #[derive(Debug, Default)]
 struct Counts {
-    to_dynamodb: u64,
+    requests: BTreeMap<(Service, String), u64>,
     sent: Sent,
     reads: BTreeMap<String, Vec<Read>>,
     /// The requests for records, by client.
@@ -64,9 +64,17 @@ impl RequestStats {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the number of requests of each operation, such as `PutRecords`, including those that got no response.
+    pub fn requests(&self) -> BTreeMap<(Service, String), u64> {
+        self.lock().requests.clone()
+    }
+
     /// Returns the number of requests to DynamoDB.
     pub fn to_dynamodb(&self) -> u64 {
-        self.lock().to_dynamodb
+        let counts = self.lock();
+        let requests = counts.requests.iter();
+        let to_dynamodb = requests.filter(|((service, _), _)| *service == Service::DynamoDb);
+        to_dynamodb.map(|(_, requests)| requests).sum()
     }
 
     /// Returns the entries of requests to store batches.
@@ -100,8 +108,9 @@ impl RequestStats {
         polls.throttled += u64::from(!is_admitted);
     }
 
-    pub(super) fn request_times(&self, request: &Request) {
-        self.lock().to_dynamodb += u64::from(request.service == Service::DynamoDb);
+    pub(super) fn add_request(&self, request: &Request) {
+        let operation = (request.service, request.name.clone());
+        *self.lock().requests.entry(operation).or_default() += 1;
     }
 
     pub(super) fn add_batch_response(&self, response: &Value) {
