@@ -3,6 +3,9 @@ use std::str::FromStr;
 
 use crate::{Error, ErrorKind};
 
+/// The digits that fit a word: a long number is read and printed by so many at a time.
+const CHUNK_DIGITS: usize = 19;
+
 /// The place of a record in its partition (Kafka: offset; Kinesis: sequence number and sub-sequence
 /// number).
 ///
@@ -53,10 +56,17 @@ impl Position {
             return None;
         }
         let mut words = [0u64; 3];
-        for byte in digits.bytes() {
-            let mut carry = u128::from(byte.checked_sub(b'0').filter(|digit| *digit < 10)?);
+        // By the word, and not by the digit: each stored record of Kinesis has one to parse.
+        for digits in digits.as_bytes().chunks(CHUNK_DIGITS) {
+            let mut chunk = 0;
+            for byte in digits {
+                let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+                chunk = chunk * 10 + u64::from(digit);
+            }
+            let scale = 10u64.pow(digits.len() as u32);
+            let mut carry = u128::from(chunk);
             for word in words.iter_mut().rev() {
-                carry += u128::from(*word) * 10;
+                carry += u128::from(*word) * u128::from(scale);
                 *word = carry as u64;
                 carry >>= 64;
             }
@@ -101,8 +111,7 @@ impl FromStr for Position {
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// The largest power of ten in a word: 19 digits are cut off at a time.
-        const CHUNK: u128 = 10_000_000_000_000_000_000;
+        const CHUNK: u128 = 10u128.pow(CHUNK_DIGITS as u32);
 
         let mut words = self.sequence;
         let mut chunks = [0u64; 4];
