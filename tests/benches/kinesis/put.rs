@@ -44,6 +44,7 @@ impl Amount {
 /// The acknowledged records, and their times.
 #[derive(Debug)]
 pub(crate) struct Throughput {
+    amount: Amount,
     pub(crate) begun: Instant,
     records: u64,
     /// The records within the counted time.
@@ -63,7 +64,7 @@ pub(crate) fn run(by: PutClient, limited: bool, target: &Target) -> Result<Measu
     let runtime = environment::runtime()?;
     let at = target.clone();
     let put = runtime.spawn(async move {
-        let mut throughput = Throughput::begin();
+        let mut throughput = Throughput::begin(amount);
         match by {
             PutClient::Kpl => ours(&at, Aggregation::Kpl, limited, amount, &mut throughput).await?,
             PutClient::Off => ours(&at, Aggregation::Off, limited, amount, &mut throughput).await?,
@@ -97,8 +98,9 @@ pub(crate) fn run(by: PutClient, limited: bool, target: &Target) -> Result<Measu
 }
 
 impl Throughput {
-    fn begin() -> Self {
+    fn begin(amount: Amount) -> Self {
         Self {
+            amount,
             begun: Instant::now(),
             records: 0,
             counted: 0,
@@ -107,12 +109,22 @@ impl Throughput {
         }
     }
 
+    /// Returns whether rates are measured. Without limits it is only the CPU time, which a clock for each record would
+    /// add to.
+    fn is_timed(&self) -> bool {
+        matches!(self.amount, Amount::Time(_))
+    }
+
     fn counts(&self) -> bool {
         let since = self.begun.elapsed();
         since >= UNCOUNTED && since < UNCOUNTED + COUNTED
     }
 
     pub(crate) fn add(&mut self, records: u64) {
+        self.records += records;
+        if !self.is_timed() {
+            return;
+        }
         let since = self.begun.elapsed();
         let borders = [UNCOUNTED, UNCOUNTED + COUNTED];
         for (border, processor) in borders.into_iter().zip(&mut self.processor) {
@@ -120,7 +132,6 @@ impl Throughput {
                 processor.get_or_insert_with(clock::processor);
             }
         }
-        self.records += records;
         if self.counts() {
             self.counted += records;
         }
@@ -128,7 +139,7 @@ impl Throughput {
 
     fn add_stored(&mut self, metadata: &RecordMetadata) {
         self.add(1);
-        if metadata.position.sub() == 0 && self.counts() {
+        if metadata.position.sub() == 0 && self.is_timed() && self.counts() {
             let shard = metadata.partition.id().to_owned();
             self.places.push((shard, metadata.position));
         }
