@@ -7,11 +7,11 @@ use crate::metric::{self, Metric};
 use crate::produce::LINGER_MS;
 
 const fn value(name: &'static str, unit: &'static str, job: Job, what: &'static str) -> Metric {
-    metric::value(Cow::Borrowed(name), unit, job, what)
+    metric::value(Cow::Borrowed(name), unit, job, Cow::Borrowed(what))
 }
 
 const fn ratio(name: &'static str, over: Job, under: Job, what: &'static str) -> Metric {
-    metric::ratio(Cow::Borrowed(name), over, under, what)
+    metric::ratio(Cow::Borrowed(name), over, under, Cow::Borrowed(what))
 }
 
 const fn consume(by: Consumer, bytes: usize) -> Job {

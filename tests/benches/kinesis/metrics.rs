@@ -25,13 +25,13 @@ fn value(
     name: impl Into<Cow<'static, str>>,
     unit: &'static str,
     job: Job,
-    what: &'static str,
+    what: impl Into<Cow<'static, str>>,
 ) -> Metric {
-    metric::value(name.into(), unit, job, what)
+    metric::value(name.into(), unit, job, what.into())
 }
 
 fn ratio(name: impl Into<Cow<'static, str>>, over: Job, under: Job, what: &'static str) -> Metric {
-    metric::ratio(name.into(), over, under, what)
+    metric::ratio(name.into(), over, under, what.into())
 }
 
 #[rustfmt::skip]

@@ -16,16 +16,16 @@ pub(crate) struct Metric {
 
 enum Of {
     /// A measured value of a job, by its name there.
-    Value(Job, &'static str),
+    Value(Job, Cow<'static, str>),
     /// The ratio of the same value of two jobs in one round, the first over the second.
-    Ratio(Job, Job, &'static str),
+    Ratio(Job, Job, Cow<'static, str>),
 }
 
 pub(crate) const fn value(
     name: Cow<'static, str>,
     unit: &'static str,
     job: Job,
-    what: &'static str,
+    what: Cow<'static, str>,
 ) -> Metric {
     Metric {
         name,
@@ -39,7 +39,7 @@ pub(crate) const fn ratio(
     name: Cow<'static, str>,
     over: Job,
     under: Job,
-    what: &'static str,
+    what: Cow<'static, str>,
 ) -> Metric {
     Metric {
         name,
@@ -56,9 +56,9 @@ impl Metric {
     }
 
     pub(crate) fn jobs(&self) -> impl Iterator<Item = Job> {
-        let (one, other) = match self.of {
-            Of::Value(job, _) => (job, None),
-            Of::Ratio(over, under, _) => (over, Some(under)),
+        let (one, other) = match &self.of {
+            Of::Value(job, _) => (*job, None),
+            Of::Ratio(over, under, _) => (*over, Some(*under)),
         };
         [Some(one), other].into_iter().flatten()
     }
@@ -77,10 +77,10 @@ impl Report {
 
     pub(crate) fn print(&self, metric: &Metric) {
         let values = self.rounds.iter().filter_map(|round| {
-            let of = |job: &Job, what| round.get(job)?.get(what).copied();
+            let of = |job: &Job, what: &str| round.get(job)?.get(what).copied();
             match &metric.of {
-                Of::Value(job, what) => of(job, *what),
-                Of::Ratio(over, under, what) => Some(of(over, *what)? / of(under, *what)?),
+                Of::Value(job, what) => of(job, what),
+                Of::Ratio(over, under, what) => Some(of(over, what)? / of(under, what)?),
             }
         });
         let aim = metric.aim.map(|aim| format!(", aim {aim}"));
