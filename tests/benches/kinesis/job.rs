@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use millstream_kinesis::Retrieval;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
@@ -26,18 +27,22 @@ pub(crate) enum Job {
     Put {
         by: PutClient,
         limited: bool,
+        link: Link,
     },
     /// Sends with the Kinesis Producer Library itself, with the limits of a shard.
     PutJava,
     Poll,
     FanOut {
         by: Side,
+        link: Link,
     },
     Takeover,
     Requests {
         by: Library,
         failover: Duration,
     },
+    /// The requests of members that join and of members that are at work.
+    Membership,
 }
 
 impl Job {
@@ -45,10 +50,22 @@ impl Job {
     pub(crate) const fn rounds(self) -> usize {
         match self {
             // It takes minutes, and the counts follow timers: chance has little influence on it.
-            Self::Requests { .. } => 1,
+            Self::Requests { .. } | Self::Membership => 1,
             _ => crate::ROUNDS,
         }
     }
+}
+
+/// The way from clients to Kinesis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Link {
+    /// Without latency. With TLS by HTTP/1.1 if shards have limits, otherwise without TLS.
+    Local,
+    /// Like `Local`, with [`LATENCY`](crate::environment::LATENCY).
+    Distant,
+    /// As AWS serves Kinesis within a region: TLS, HTTP/2 with 5 streams per connection for clients that offer it, and
+    /// 10 ms of latency.
+    AwsLike,
 }
 
 /// The sender of records.
@@ -102,6 +119,7 @@ pub(crate) enum Task {
     Member {
         target: Target,
         failover: Duration,
+        retrieval: Retrieval,
     },
 }
 
@@ -126,18 +144,22 @@ impl Task {
             Self::Measure(job, target) => {
                 watchdog::watch(TIMEOUT, format!("{job:?}"));
                 let measured = match job {
-                    Job::Put { by, limited } => put::run(by, limited, &target)?,
+                    Job::Put { by, limited, .. } => put::run(by, limited, &target)?,
                     Job::PutJava => put_java::run(&target)?,
                     Job::Poll => poll::run(&target)?,
-                    Job::FanOut { by } => fan_out::run(by, &target)?,
-                    Job::Takeover | Job::Requests { .. } => {
+                    Job::FanOut { by, .. } => fan_out::run(by, &target)?,
+                    Job::Takeover | Job::Requests { .. } | Job::Membership => {
                         return Err("it takes several processes".into());
                     }
                 };
                 let mut out = io::stdout().lock();
                 Ok(writeln!(out, "{}", serde_json::to_string(&measured)?)?)
             }
-            Self::Member { target, failover } => member::run(&target, failover),
+            Self::Member {
+                target,
+                failover,
+                retrieval,
+            } => member::run(&target, failover, retrieval),
         }
     }
 

@@ -18,12 +18,16 @@
 //!   two that do not count. Another one, except for the KPL, is without limits, for the CPU time of the
 //!   client's process. At the limits all of them use TLS, because the KPL supports nothing else. The KPL's
 //!   CPU time is that of all its processes within those 30 s, and is compared with millstream's within them.
+//!   The same is measured with the latency of a distant region at the limits, and through an endpoint like that of AWS
+//!   (TLS, HTTP/2, 10 ms of latency), where the loop uses the SDK's default client.
 //! * *Poll*, [`poll`]: a full stream, as one member of a new group, through a proxy that rejects requests
 //!   over the read limits.
 //! * *Fan-out*, [`fan_out`]: the time from the due time of a record's send until it is handled, by millstream's
-//!   member and by a bare loop of `SubscribeToShard`.
+//!   member and by a bare loop of `SubscribeToShard`: without TLS, and through the endpoint like that of AWS.
 //! * *Takeover*, [`takeover`]: two members in processes; one is killed, another one leaves.
 //! * *Requests*, [`requests`]: the requests of members to DynamoDB, millstream's and Java's.
+//! * *Membership*, [`membership`]: the requests of millstream's members to both services by operation, of a join and
+//!   of an hour, extrapolated from 5 minutes.
 
 mod aggregate;
 #[path = "../args/mod.rs"]
@@ -37,6 +41,7 @@ mod java;
 mod job;
 mod keys;
 mod member;
+mod membership;
 #[path = "../metric/mod.rs"]
 mod metric;
 mod metrics;
@@ -59,7 +64,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use args::Args;
 use environment::Environment;
-use job::{CHILD, Job, Measured, Task};
+use job::{CHILD, Job, Link, Measured, Task};
 use metric::{Metric, Report};
 
 pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -112,10 +117,10 @@ async fn measure(metrics: &[Metric], rounds: Option<usize>) -> Result<()> {
 
 async fn run(environment: &mut Environment, job: Job) -> Result<Measured> {
     match job {
-        Job::Put { limited, .. } => put(environment, job, limited).await,
-        Job::PutJava => put(environment, job, true).await,
+        Job::Put { limited, link, .. } => put(environment, job, limited, link).await,
+        Job::PutJava => put(environment, job, true, Link::Local).await,
         Job::Poll => {
-            let bench_stream = environment.full().await?;
+            let bench_stream = environment.full()?;
             bench_stream.proxy.limit_reads(&bench_stream.target.stream);
             let mut measured = Task::Measure(job, bench_stream.target.clone())
                 .measure()
@@ -126,8 +131,8 @@ async fn run(environment: &mut Environment, job: Job) -> Result<Measured> {
             );
             Ok(measured)
         }
-        Job::FanOut { .. } => {
-            let bench_stream = environment.empty(false).await?;
+        Job::FanOut { link, .. } => {
+            let bench_stream = environment.empty(false, link).await?;
             let measured = Task::Measure(job, bench_stream.target.clone())
                 .measure()
                 .await?;
@@ -135,17 +140,23 @@ async fn run(environment: &mut Environment, job: Job) -> Result<Measured> {
             Ok(measured)
         }
         Job::Takeover => {
-            let bench_stream = environment.empty(false).await?;
-            let measured = takeover::run(&bench_stream.target).await?;
+            let bench_stream = environment.empty(false, Link::Local).await?;
+            let measured = takeover::run(&bench_stream).await?;
             environment.delete(&bench_stream.target).await?;
             Ok(measured)
         }
         Job::Requests { by, failover } => requests::run(environment, by, failover).await,
+        Job::Membership => membership::run(environment).await,
     }
 }
 
-async fn put(environment: &mut Environment, job: Job, limited: bool) -> Result<Measured> {
-    let bench_stream = environment.empty(limited).await?;
+async fn put(
+    environment: &mut Environment,
+    job: Job,
+    limited: bool,
+    link: Link,
+) -> Result<Measured> {
+    let bench_stream = environment.empty(limited, link).await?;
     let mut measured = Task::Measure(job, bench_stream.target.clone())
         .measure()
         .await?;

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use millstream_core::Delivery;
+use millstream_kinesis::Retrieval;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -35,7 +36,7 @@ fn report(partition: &str) -> io::Result<()> {
     out.flush()
 }
 
-pub(crate) fn run(target: &Target, failover: Duration) -> Result<()> {
+pub(crate) fn run(target: &Target, failover: Duration, retrieval: Retrieval) -> Result<()> {
     let (close, closed) = oneshot::channel();
     thread::spawn(move || {
         // Closed and broken have the same meaning: the parent process is gone.
@@ -45,6 +46,7 @@ pub(crate) fn run(target: &Target, failover: Duration) -> Result<()> {
     runtime()?.block_on(async {
         let mut config = ours::config(target);
         config.consumer.session_timeout = failover;
+        config.consumer.retrieval = retrieval;
         let client = config.connect().await?;
         let group = client.group(target.group.as_str()).stream(&*target.stream);
         let handle = |delivery: Delivery| async move { report(delivery.partition().id()) };

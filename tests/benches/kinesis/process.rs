@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use millstream_kinesis::Retrieval;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 
@@ -23,10 +24,11 @@ struct Log(Arc<Mutex<Vec<HandledRecord>>>);
 
 impl Process {
     /// Starts a member that joins.
-    pub(crate) fn join(target: &Target, failover: Duration) -> Result<Self> {
+    pub(crate) fn join(target: &Target, failover: Duration, retrieval: Retrieval) -> Result<Self> {
         let task = Task::Member {
             target: target.clone(),
             failover,
+            retrieval,
         };
         let mut child = task.command()?.spawn()?;
         let out = child.stdout.take().ok_or("no standard output")?;

@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use millstream_kinesis::Retrieval;
+
 use crate::environment::{BenchStream, Environment};
 use crate::feed::Feed;
 use crate::java::Worker;
-use crate::job::{Library, Measured, Target};
+use crate::job::{Library, Link, Measured, Target};
 use crate::keys::SHARDS;
 use crate::process::Process;
 use crate::{Result, raw};
@@ -43,7 +45,7 @@ pub(crate) async fn run(
 ) -> Result<Measured> {
     let mut scenes = Vec::new();
     for _ in WAYS {
-        scenes.push(environment.empty(false).await?);
+        scenes.push(environment.empty(false, Link::Local).await?);
     }
     let counted = WAYS.iter().zip(&scenes).map(async |(way, bench_stream)| {
         let (name, members, loaded) = *way;
@@ -71,7 +73,7 @@ async fn count(
     let mut group = Vec::new();
     for number in 0..members {
         group.push(match by {
-            Library::Ours => Member::Ours(Process::join(target, failover)?),
+            Library::Ours => Member::Ours(Process::join(target, failover, Retrieval::Polling)?),
             _ => Member::Java(Worker::start(by, target, failover, number).await),
         });
     }
@@ -92,7 +94,7 @@ async fn count(
 }
 
 /// Waits until this many members share the leases evenly.
-async fn share(target: &Target, members: usize) -> Result<()> {
+pub(crate) async fn share(target: &Target, members: usize) -> Result<()> {
     let begun = Instant::now();
     let mut shared: Option<(BTreeMap<String, String>, Instant)> = None;
     loop {

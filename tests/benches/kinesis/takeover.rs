@@ -4,12 +4,15 @@
 //! Two members in processes share four shards, each of which gets a record every 20 ms. One is
 //! killed by a signal that no process can catch; another one joins, and when both share the shards
 //! again, the older one leaves. Each time is measured from then until the remaining member has handled a
-//! record of every shard.
+//! record of every shard. The requests to DynamoDB from the kill until then are counted.
 
 use std::time::{Duration, Instant};
 
+use millstream_kinesis::Retrieval;
+
+use crate::environment::BenchStream;
 use crate::feed::Feed;
-use crate::job::{Measured, Target};
+use crate::job::Measured;
 use crate::keys::SHARDS;
 use crate::process::Process;
 use crate::{Result, clock};
@@ -22,15 +25,18 @@ const SETTLED: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(90);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-pub(crate) async fn run(target: &Target) -> Result<Measured> {
+pub(crate) async fn run(bench_stream: &BenchStream) -> Result<Measured> {
+    let BenchStream { target, proxy, .. } = bench_stream;
     let feed = Feed::start(target, EVERY);
-    let join = || Process::join(target, FAILOVER);
+    let join = || Process::join(target, FAILOVER, Retrieval::Polling);
     let mut pair = [join()?, join()?];
     settle(&mut pair).await?;
     let [dies, mut stays] = pair;
     let begun = clock::monotonic();
     dies.kill().await?;
+    let before = proxy.stats().to_dynamodb();
     let takeover = has_all(&mut stays, begun).await?;
+    let requests = proxy.stats().to_dynamodb() - before;
 
     let mut pair = [stays, join()?];
     settle(&mut pair).await?;
@@ -45,6 +51,10 @@ pub(crate) async fn run(target: &Target) -> Result<Measured> {
     Ok([
         ("takeover".into(), seconds(takeover)),
         ("handover".into(), seconds(handover)),
+        (
+            "requests".into(),
+            requests as f64 / SHARDS as f64 / takeover.as_secs_f64() * 60.0,
+        ),
     ]
     .into())
 }
