@@ -1,6 +1,7 @@
 //! One lease that this member holds.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -74,6 +75,16 @@ pub(super) struct Held {
     delays: Option<ExponentialBackoff>,
 }
 
+/// A held lease whose shard may have parents that are not at shard end.
+#[derive(Debug)]
+pub(in crate::lease) struct Blocked<'a> {
+    pub(in crate::lease) key: &'a Arc<str>,
+    pub(in crate::lease) lease: &'a LeaseKey,
+    pub(in crate::lease) epoch: Epoch,
+    /// Shard IDs.
+    pub(in crate::lease) parents: &'a [Arc<str>],
+}
+
 impl Held {
     /// Returns a lease that was taken by a request that began at `taken_at`.
     pub(super) fn new(lease: LeaseKey, row: Row, taken_at: Instant) -> Self {
@@ -99,6 +110,16 @@ impl Held {
     /// Returns whether the application may work on it.
     pub(super) fn is_in_use(&self) -> bool {
         matches!(self.stage, Stage::Active | Stage::Draining(_))
+    }
+
+    /// Returns what must be checked before it may be started, if it waits for that.
+    pub(super) fn as_blocked<'a>(&'a self, key: &'a Arc<str>) -> Option<Blocked<'a>> {
+        (self.stage == Stage::BlockedOnParents).then_some(Blocked {
+            key,
+            lease: &self.lease,
+            epoch: self.epoch,
+            parents: &self.row.parents,
+        })
     }
 
     /// Returns whether others may already have it.

@@ -22,7 +22,6 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use millstream_core::telemetry::event;
 use millstream_core::{Epoch, Error, ErrorKind, Position, Result, Start};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -38,11 +37,13 @@ use crate::stream::{HashRange, Shard};
 
 mod event;
 mod held;
+mod reports;
 mod shard_end;
 mod turns;
 
 pub(super) use event::{LossReason, RenewerEvent};
-use held::{Held, Stage, Write, fenced};
+use held::{Blocked, Held, Stage, Write, fenced};
+use reports::Reports;
 use shard_end::{Children, ShardEnd};
 use turns::RenewalTurns;
 
@@ -50,7 +51,6 @@ use turns::RenewalTurns;
 pub(super) struct LeaseRenewer {
     /// The ID of this worker.
     id: Arc<str>,
-    group: Arc<str>,
     start: Start,
     failover: Duration,
     drain: Duration,
@@ -61,20 +61,7 @@ pub(super) struct LeaseRenewer {
     turns: RenewalTurns,
     in_flight: FuturesUnordered<BoxFuture<'static, Completed>>,
     is_leaving: bool,
-    /// To the application.
-    leases: mpsc::UnboundedSender<LeaseEvent>,
-    /// To the coordinator.
-    events: Vec<RenewerEvent>,
-}
-
-/// A held lease whose shard may have parents that are not at shard end.
-#[derive(Debug)]
-pub(super) struct Blocked<'a> {
-    pub(super) key: &'a Arc<str>,
-    pub(super) lease: &'a LeaseKey,
-    pub(super) epoch: Epoch,
-    /// Shard IDs.
-    pub(super) parents: &'a [Arc<str>],
+    reports: Reports,
 }
 
 /// A completed request.
@@ -104,7 +91,6 @@ impl LeaseRenewer {
     ) -> Self {
         Self {
             id: options.id.clone(),
-            group: options.group.clone(),
             start: options.start,
             failover: options.failover,
             drain: options.drain,
@@ -115,12 +101,9 @@ impl LeaseRenewer {
             turns: RenewalTurns::new(options.renewal_interval(), Instant::now()),
             in_flight: FuturesUnordered::new(),
             is_leaving: false,
-            leases,
-            events: Vec::new(),
+            reports: Reports::new(options.group.clone(), leases),
         }
     }
-
-    // The seam to the coordinator.
 
     /// Adds a lease that was taken by a request that began at `taken_at`.
     pub(super) fn add(&mut self, lease: LeaseKey, row: Row, taken_at: Instant) {
@@ -146,15 +129,7 @@ impl LeaseRenewer {
             return;
         };
         held.stage = Stage::Active;
-        let event = LeaseEvent::Taken {
-            lease: held.lease.clone(),
-            epoch,
-            from,
-            tip: held.row.tip(),
-            resolved: held.row.own.resolved,
-            range: held.row.range.or(listed),
-        };
-        self.emit(event);
+        self.reports.started(held, from, held.row.range.or(listed));
         self.consider_handoff(key, Instant::now());
     }
 
@@ -170,7 +145,7 @@ impl LeaseRenewer {
                 held.row.own.requester = row.own.requester.clone();
                 if held.is_notified_by(row) {
                     held.row.own.rescan = row.own.rescan;
-                    self.events.push(RenewerEvent::NotifiedByScan);
+                    self.reports.push(RenewerEvent::NotifiedByScan);
                 }
                 ours.push(key.clone());
             } else if row.counter > held.row.counter && !held.is_writing() {
@@ -214,13 +189,13 @@ impl LeaseRenewer {
     /// Returns the leases that wait for [`start`](Self::start).
     pub(super) fn blocked(&self) -> impl Iterator<Item = Blocked<'_>> {
         let held = self.held.iter();
-        held.filter_map(|(key, held)| Self::as_blocked(key, held))
+        held.filter_map(|(key, held)| held.as_blocked(key))
     }
 
     /// Returns this lease, if it waits for [`start`](Self::start).
     pub(super) fn blocked_lease(&self, key: &str) -> Option<Blocked<'_>> {
         let (key, held) = self.held.get_key_value(key)?;
-        Self::as_blocked(key, held)
+        held.as_blocked(key)
     }
 
     /// Returns the held leases at shard end.
@@ -231,10 +206,8 @@ impl LeaseRenewer {
 
     /// Returns what was learned since the last call.
     pub(super) fn take_events(&mut self) -> Vec<RenewerEvent> {
-        std::mem::take(&mut self.events)
+        self.reports.take()
     }
-
-    // The calls of the application.
 
     /// Stores a checkpoint. It may not be before the last one.
     pub(super) fn checkpoint(
@@ -318,8 +291,6 @@ impl LeaseRenewer {
         }
     }
 
-    // Time.
-
     /// Returns when [`tick`](Self::tick) must be called next.
     pub(super) fn due(&self) -> Option<Instant> {
         let of = self.held.len();
@@ -337,7 +308,7 @@ impl LeaseRenewer {
     /// Drops the leases that have expired, takes back those that were not released in time, and starts the due changes.
     pub(super) fn tick(&mut self, now: Instant) {
         for key in self.keys(|held| held.is_expired(self.failover, now)) {
-            self.expire(&key);
+            self.lose(&key, LossReason::Expired);
         }
         let overdue = self.longest_drain();
         let is_overdue =
@@ -398,8 +369,6 @@ impl LeaseRenewer {
         Some(())
     }
 
-    // Results.
-
     fn on_written(
         &mut self,
         key: &Arc<str>,
@@ -415,7 +384,7 @@ impl LeaseRenewer {
             // The lease was lost meanwhile, which an event has reported to the application.
             write.respond(Err(fenced("lease", lease)));
             if let Ok(WriteOutcome { row: Some(row), .. }) = outcome {
-                self.events.push(RenewerEvent::Observed(Box::new(row)));
+                self.reports.push(RenewerEvent::Observed(Box::new(row)));
             }
             return;
         };
@@ -429,13 +398,13 @@ impl LeaseRenewer {
                     Write::Release { .. } => held.requeue(write),
                     write => write.respond(Err(error.clone())),
                 }
-                return self.events.push(RenewerEvent::TableError(error));
+                return self.reports.push(RenewerEvent::TableError(error));
             }
         };
         match outcome.row {
             Some(row) if row.is_held_by(&self.id, epoch) => {
                 if held.is_notified_by(&row) {
-                    self.events.push(RenewerEvent::Notified);
+                    self.reports.push(RenewerEvent::Notified);
                 }
                 if row.counter > held.row.counter {
                     let before = match outcome.applied {
@@ -448,7 +417,7 @@ impl LeaseRenewer {
                     held.fail(outcome.before, now, longest_delay);
                 }
                 held.row.own.rescan = row.own.rescan;
-                self.events.push(RenewerEvent::Observed(Box::new(row)));
+                self.reports.push(RenewerEvent::Observed(Box::new(row)));
                 self.finish_write(key, write, outcome.error);
                 self.consider_handoff(key, now);
             }
@@ -460,7 +429,7 @@ impl LeaseRenewer {
                     }
                     _ => false,
                 };
-                self.events.push(match row {
+                self.reports.push(match row {
                     Some(row) => RenewerEvent::Observed(Box::new(row)),
                     None => RenewerEvent::RowDeleted(key.clone()),
                 });
@@ -488,30 +457,14 @@ impl LeaseRenewer {
             (write @ Write::Checkpoint { progress, .. }, _) if held.row.progress == progress => {
                 write.respond(Ok(()));
                 if progress == Progress::End {
-                    self.finish_shard(key);
+                    held.stage = Stage::ShardEnd;
+                    self.reports.shard_ended(held);
                 }
             }
             (write @ Write::Checkpoint { .. }, Some(error)) => write.respond(Err(error)),
             // An earlier request of this member was applied late and incremented the counter.
             (write, _) => held.requeue(write),
         }
-    }
-
-    /// Records that the shard end is stored.
-    fn finish_shard(&mut self, key: &str) {
-        let Some(held) = self.held.get_mut(key) else {
-            return;
-        };
-        held.stage = Stage::ShardEnd;
-        event!(
-            debug, "millstream.kinesis.lease.ended",
-            group = %self.group, stream = %held.lease.stream, partition = %held.lease.shard,
-            epoch = %held.epoch, "a shard is read to its end"
-        );
-        self.events.push(RenewerEvent::ShardEnded {
-            lease: held.lease.clone(),
-            children: held.row.children.clone(),
-        });
     }
 
     /// Stores the shard end, now that the leases of the children exist.
@@ -529,7 +482,7 @@ impl LeaseRenewer {
                 respond(reply, Err(error.clone()));
                 let stream = lease.stream;
                 let event = RenewerEvent::ShardEndFailed { stream, error };
-                return self.events.push(event);
+                return self.reports.push(event);
             }
         };
         let held = self.held.get_mut(key);
@@ -540,25 +493,11 @@ impl LeaseRenewer {
             }),
             None => respond(reply, Err(fenced("complete", &lease))),
         }
-        self.events.push(RenewerEvent::ChildrenCreated {
+        self.reports.push(RenewerEvent::ChildrenCreated {
             stream: lease.stream,
             shards: children.shards,
             rows: children.rows,
         });
-    }
-
-    // The ends of a lease.
-
-    /// Drops a lease that was not renewed in time: others may already have it.
-    fn expire(&mut self, key: &str) {
-        if let Some(held) = self.held.get(key) {
-            event!(
-                warn, "millstream.kinesis.lease.expired",
-                group = %self.group, stream = %held.lease.stream, partition = %held.lease.shard,
-                epoch = %held.epoch, "a lease could not be renewed in time"
-            );
-        }
-        self.lose(key, LossReason::Expired);
     }
 
     /// Takes a lease out of use that belongs to another member, or may do so.
@@ -567,18 +506,7 @@ impl LeaseRenewer {
             return;
         };
         held.reject_queued();
-        self.events.push(RenewerEvent::Lost(reason));
-        if held.is_in_use() {
-            event!(
-                info, "millstream.kinesis.lease.lost",
-                group = %self.group, stream = %held.lease.stream, partition = %held.lease.shard,
-                epoch = %held.epoch, "a lease was lost"
-            );
-            self.emit(LeaseEvent::Lost {
-                lease: held.lease,
-                epoch: held.epoch,
-            });
-        }
+        self.reports.lost(&held, reason);
     }
 
     /// Records that the release is stored.
@@ -587,15 +515,7 @@ impl LeaseRenewer {
             return;
         };
         held.reject_queued();
-        event!(
-            debug, "millstream.kinesis.lease.released",
-            group = %self.group, stream = %held.lease.stream, partition = %held.lease.shard,
-            epoch = %held.epoch, "a lease was given up"
-        );
-        self.events.push(RenewerEvent::Released {
-            key: key.clone(),
-            next_owner: held.row.next_owner().cloned(),
-        });
+        self.reports.released(key, &held);
     }
 
     /// Tells the application that another member wants the lease, or releases it at once if the
@@ -606,21 +526,11 @@ impl LeaseRenewer {
         let Some(held) = held.filter(|held| held.row.next_owner().is_some()) else {
             return;
         };
-        self.events.push(RenewerEvent::HandoffRequested);
+        self.reports.push(RenewerEvent::HandoffRequested);
         match held.stage {
             Stage::Active => {
                 held.stage = Stage::Draining(now);
-                let (lease, epoch) = (held.lease.clone(), held.epoch);
-                event!(
-                    debug, "millstream.kinesis.lease.handoff_requested",
-                    group = %self.group, stream = %lease.stream, partition = %lease.shard,
-                    %epoch, "another member requests a lease"
-                );
-                self.emit(LeaseEvent::HandoffRequested {
-                    lease,
-                    epoch,
-                    within,
-                });
+                self.reports.handoff_requested(held, within);
             }
             Stage::BlockedOnParents => held.release(None),
             // The next holder starts its cleanup.
@@ -636,8 +546,7 @@ impl LeaseRenewer {
         };
         held.reject_queued();
         held.release(None);
-        let (lease, epoch) = (held.lease.clone(), held.epoch);
-        self.emit(LeaseEvent::Lost { lease, epoch });
+        self.reports.taken_back(held);
     }
 
     /// Returns how long an application may take to release a requested lease.
@@ -651,19 +560,5 @@ impl LeaseRenewer {
         let held = self.held.get(&key)?;
         let is_expired = held.is_expired(self.failover, Instant::now());
         (held.epoch == epoch && held.is_in_use() && !is_expired).then_some(key)
-    }
-
-    fn as_blocked<'a>(key: &'a Arc<str>, held: &'a Held) -> Option<Blocked<'a>> {
-        (held.stage == Stage::BlockedOnParents).then_some(Blocked {
-            key,
-            lease: &held.lease,
-            epoch: held.epoch,
-            parents: &held.row.parents,
-        })
-    }
-
-    fn emit(&self, event: LeaseEvent) {
-        // A dropped handle has closed the commands too, which ends the loop.
-        let _ = self.leases.send(event);
     }
 }
