@@ -142,20 +142,20 @@ async fn what_a_leaving_member_frees_is_found_at_the_next_look_at_the_latest() {
     assert!(took <= SECOND + Duration::from_millis(50), "{took:?}");
 }
 
+/// Returns whether any lease is requested from its holder.
+fn is_requested(rig: &Rig) -> bool {
+    let rows = rig.store.rows();
+    rows.iter().any(|row| row.own.requester.is_some())
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_leaves_takes_its_questions_back() {
     let rig = Rig::new(2);
     let a = alone(&rig, 2, "a").await;
     let b = rig.app("b").await;
-    let requested = || {
-        rig.store
-            .rows()
-            .iter()
-            .any(|row| row.own.requester.is_some())
-    };
-    until(SECOND, requested).await;
+    until(SECOND, || is_requested(&rig)).await;
     b.leave().await;
-    until(SECOND, || !requested()).await;
+    until(SECOND, || !is_requested(&rig)).await;
     sleep(3 * F).await;
     assert_eq!(a.count(), 2);
 }
@@ -208,13 +208,7 @@ async fn a_question_to_an_owner_that_is_gone_is_none_to_the_next() {
     let a = rig.stubborn("a").await;
     until(SECOND, || a.count() == 2).await;
     let b = rig.app("b").await;
-    let requested = || {
-        rig.store
-            .rows()
-            .iter()
-            .any(|row| row.own.requester.is_some())
-    };
-    until(SECOND, requested).await;
+    until(SECOND, || is_requested(&rig)).await;
     sleep(2 * F / 3).await;
     // Another worker takes both leases, as after an expiry.
     a.crash().await;
@@ -232,5 +226,5 @@ async fn a_question_to_an_owner_that_is_gone_is_none_to_the_next() {
         }
     }
     assert_eq!((b.count(), rig.owners()), (0, vec!["c".into(), "c".into()]));
-    assert!(requested());
+    assert!(is_requested(&rig));
 }

@@ -14,7 +14,7 @@ use super::super::source::StartingPosition;
 use super::super::{ReadEvent, ResumePoint, RetrievalMode, Settings};
 use super::fake::{Fake, Request, iterator, raw};
 use super::registry::fan_out;
-use super::{Run, ago, latest, position, run, run_with, secs, settings};
+use super::{Run, ago, latest, position, run, run_in, run_with, secs, settings};
 use crate::aggregate::AggregateBuilder;
 
 #[tokio::test(start_paused = true)]
@@ -448,13 +448,7 @@ async fn what_goes_while_it_is_read_is_told() {
     for mode in [RetrievalMode::Polling, fan_out()] {
         let fake = Fake::new(1..=200);
         fake.lock().age = secs(DAY);
-        let mut run = run_with(
-            &fake,
-            Settings {
-                mode,
-                ..settings(ResumePoint::Earliest)
-            },
-        );
+        let mut run = run_in(mode, &fake, ResumePoint::Earliest);
         run.expect(1..=3).await;
         fake.lock().trimmed = 150;
         let after = read_to_gap(&mut run, "151").await;

@@ -2,10 +2,10 @@
 
 use millstream_core::ErrorKind;
 
-use super::super::{ReadEvent, ResumePoint, RetrievalMode, Settings};
+use super::super::{ReadEvent, ResumePoint, RetrievalMode};
 use super::fake::{Fake, child};
 use super::registry::fan_out;
-use super::{Run, position, run, run_with, secs, settings};
+use super::{Run, position, run, run_in, secs};
 
 async fn expect_end(run: &mut Run, children: &[&str]) {
     match run.next().await {
@@ -63,13 +63,7 @@ async fn a_shard_that_is_removed_while_it_is_read_is_a_gap_and_an_end() {
         let fake = Fake::new(1..=100);
         fake.close(&["shard-2"]);
         fake.lock().age = secs(25 * 3_600);
-        let mut run = run_with(
-            &fake,
-            Settings {
-                mode,
-                ..settings(ResumePoint::Earliest)
-            },
-        );
+        let mut run = run_in(mode, &fake, ResumePoint::Earliest);
         run.expect(1..=3).await;
         fake.lock().listed = false;
         let mut last = None;

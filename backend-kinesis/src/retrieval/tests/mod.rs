@@ -69,7 +69,11 @@ fn run(fake: &Arc<Fake>, begin: ResumePoint) -> Run {
 
 /// Starts a reader by enhanced fan-out, of a member of its own.
 fn run_in_fan_out(fake: &Arc<Fake>, begin: ResumePoint) -> Run {
-    let mode = registry::fan_out();
+    run_in(registry::fan_out(), fake, begin)
+}
+
+/// Starts a reader by this mode.
+fn run_in(mode: RetrievalMode, fake: &Arc<Fake>, begin: ResumePoint) -> Run {
     let settings = settings(begin);
     run_with(fake, Settings { mode, ..settings })
 }
