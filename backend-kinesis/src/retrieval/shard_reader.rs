@@ -273,7 +273,7 @@ impl<T: Clone> ShardReader<T> {
                     stream,
                     partition,
                     wait_ms = wait.as_millis() as u64,
-                    "a partition is to be asked less often"
+                    "a partition is throttled, and read less often"
                 );
                 sleep(wait).await;
                 Ok(())
